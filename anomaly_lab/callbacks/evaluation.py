@@ -1,0 +1,141 @@
+"""The one place that turns predictions into numbers."""
+
+import logging
+import math
+from typing import Any, Literal, final
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.datasets import Split, as_tensor
+from anomaly_lab.data.images import read_mask, restore_map
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.metrics.bootstrap import bootstrap_interval
+from anomaly_lab.metrics.curves import CurveState
+from anomaly_lab.results import RunDirectory
+from anomaly_lab.types import EvalBatch, Prediction
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Evaluation(L.Callback):
+    """Streams the test predictions into curve states; writes metrics.json, predictions.csv and curves.npz.
+
+    Args:
+        resolution: pixel metrics on the network's grid, or on the original masks with the maps resized to them.
+        fpr_limit: AUPRO integrates to this false positive rate.
+        target_fpr: the threshold lets about this share of normal images pass as anomalous.
+        bootstrap: resamples behind the 95 % intervals of image AUROC and AP.
+    """
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        data: AnomalyDataModule,
+        resolution: Literal["network", "original"],
+        fpr_limit: float,
+        target_fpr: float,
+        bootstrap: int,
+    ) -> None:
+        self.directory, self.data, self.resolution, self.fpr_limit = directory, data, resolution, fpr_limit
+        self.target_fpr, self.bootstrap = target_fpr, bootstrap
+        self.metrics: dict[str, float] = {}
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Start afresh."""
+        assert isinstance(pl_module, AnomalyMethod)
+        self.normal_maps: list[Tensor] = []
+        self.normal_scores: list[Tensor] = []
+        self.scores = np.full(len(self.data.test.records), np.nan, np.float32)
+        unmasked = self.data.unmasked()
+        self.pixels: CurveState | None = None
+        self.localises = pl_module.localises and not unmasked
+        if unmasked:
+            log.warning("no pixel metrics: %d anomalous test images have no mask", unmasked)
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in one batch: first the normals, whose median centres the histograms, then the test set."""
+        prediction = Prediction(*(value.cpu() for value in outputs))
+        if dataloader_idx == 0:
+            self.normal_maps.append(prediction.anomaly_map[:, ::4, ::4])
+            self.normal_scores.append(prediction.score)
+            return
+        rows = batch.row.tolist()
+        self.scores[rows] = prediction.score.numpy()
+        if self.localises:
+            if self.pixels is None:
+                self.pixels = CurveState(torch.cat(self.normal_maps).median().item())
+            self._update(self.pixels, rows, prediction.anomaly_map)
+
+    def _update(self, state: CurveState, rows: list[int], maps: Tensor) -> None:
+        """Add the pixels that show the photograph; padding and what a crop cut away count in no metric."""
+        for row, anomaly_map in zip(rows, maps, strict=True):
+            placement, record = self.data.test.placements[row], self.data.test.records[row]
+            top, left, height, width = placement.target
+            if self.resolution == "network":
+                inside = slice(top, top + height), slice(left, left + width)
+                state.update_map(anomaly_map[inside].numpy(), self.data.test.masks[row][inside])
+            else:
+                top, left, height, width = placement.source
+                whole = None if record.mask is None else read_mask(record.mask, None)
+                mask = np.zeros((height, width), bool) if whole is None else whole[top : top + height, left : left + width]
+                state.update_map(restore_map(anomaly_map.numpy(), placement), mask)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Compute and write the numbers."""
+        assert isinstance(pl_module, AnomalyMethod)
+        labels = np.array([record.label for record in self.data.test.records])
+        normal = torch.cat(self.normal_scores).numpy()
+        images = CurveState(float(np.median(normal)))
+        images.update(self.scores, labels)
+        metrics = images.summary("image", self.fpr_limit)
+        curves = {f"image_{name}": points for name, points in images.curves().items()}
+        if self.pixels is not None:
+            metrics |= self.pixels.summary("pixel", self.fpr_limit)
+            curves |= {f"pixel_{name}": points for name, points in self.pixels.curves().items()}
+        rng = np.random.default_rng(0)
+        metrics |= bootstrap_interval(self.scores, labels, rng, self.bootstrap)
+        if self.data.normal.records:
+            metrics |= threshold(normal, self.target_fpr, self.scores, labels)
+        self.metrics = {name: float(value) for name, value in metrics.items()}
+        self.directory.write_json("metrics.json", self.metrics)
+        self.directory.write_arrays("curves.npz", curves)
+        rows = zip(self.data.test.records, self.scores, strict=True)
+        table = [(record.image.as_posix(), record.defect, int(record.label), float(score)) for record, score in rows]
+        self.directory.write_table("predictions.csv", ("path", "defect", "label", "score"), table)
+
+
+def threshold(normal: np.ndarray, target_fpr: float, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Return the score above which an image is called anomalous, and what that gives on the test set.
+
+    The threshold is the conformal quantile of held-out normal scores: the k-th smallest of n with
+    k = ceil((n + 1)(1 - target_fpr)); with too few normals for the target it is the largest.
+    """
+    rank = min(len(normal), math.ceil((len(normal) + 1) * (1 - target_fpr)))
+    limit = np.sort(normal)[rank - 1]
+    found = {"threshold": float(limit)}
+    if labels.any():
+        found["image_recall_at_threshold"] = float((scores[labels] > limit).mean())
+    if not labels.all():
+        found["image_fpr_at_threshold"] = float((scores[~labels] > limit).mean())
+    return found
+
+
+def predict_rows(trainer: L.Trainer, method: AnomalyMethod, split: Split, rows: list[int]) -> tuple[Tensor, Prediction]:
+    """Score some rows of a split once more; returns the (N, 3, H, W) images and their prediction, on the CPU."""
+    images = torch.stack([as_tensor(split.images[row]) for row in rows]).to(method.device).float() / 255
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        prediction = method(images)
+    return images.cpu(), Prediction(*(value.cpu() for value in prediction))

@@ -1,0 +1,33 @@
+"""Augmentation of normal images: whatever happens here stays normal."""
+
+from collections.abc import Sequence
+from typing import Protocol, final
+
+import cv2
+import numpy as np
+
+
+class Augmentation(Protocol):
+    """A pure function of (image, rng); (H, W, 3) uint8 to the same, the input untouched."""
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
+
+
+@final
+class Rotation:
+    """Rotates about the centre, bilinear, zero fill, with a probability and by U(low, high) degrees.
+
+    DRAEM's code: probability 0.3, -90 to 90; its text: -45 to 45 (methods 1.2, 1.6).
+    """
+
+    def __init__(self, probability: float, degrees: Sequence[float]) -> None:
+        self.probability = probability
+        self.low, self.high = degrees
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() >= self.probability:
+            return image
+        height, width = image.shape[:2]
+        centre = ((width - 1) / 2, (height - 1) / 2)
+        turn = cv2.getRotationMatrix2D(centre, rng.uniform(self.low, self.high), 1.0)
+        return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR)

@@ -1,0 +1,135 @@
+"""The contract of a data set: it lists records; splitting, decoding and batching are the same for all."""
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import lightning as L
+import numpy as np
+from torch.utils.data import DataLoader
+
+from anomaly_lab.data.augment import Augmentation
+from anomaly_lab.data.datasets import AddressedSampler, EvalDataset, Split, TrainDataset, decode
+from anomaly_lab.data.images import Geometry, content_hash, read_image
+from anomaly_lab.errors import ConfigError, DataError
+from anomaly_lab.synthesis.base import Synthesizer
+from anomaly_lab.types import EVALUATION_ONLY, EvalBatch, ImageRecord, TrainBatch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class AnomalyDataModule(L.LightningDataModule, ABC):
+    """A category of a data set, from files to batches.
+
+    Attributes:
+        image_size: side, or [height, width], in pixels of what the network sees before ``center_crop``.
+        crop: [top, left, height, width] as fractions of the photograph, or ``auto``: the part's box on training images.
+        masks: ``required`` makes an anomalous test image without a mask an error; ``auto`` drops the pixel metrics.
+        holdout: share of the training normals kept for a threshold, unless the data set has a validation folder.
+        sampling: ``shuffle`` draws each row once an epoch, ``replacement`` as DRAEM's code does (methods 1.2).
+        memory_gb: decoded images beyond this go to a temporary file.
+    """
+
+    root: str
+    category: str
+    image_size: int | Sequence[int]
+    center_crop: int | None
+    crop: Literal["auto"] | Sequence[float] | None
+    fit: Literal["stretch", "pad"]
+    masks: Annotated[Literal["auto", "required"], EVALUATION_ONLY]
+    holdout: float
+    augment: Augmentation | None
+    synthesis: Synthesizer
+    sampling: Literal["shuffle", "replacement"]
+    batch_size: int
+    workers: int
+    memory_gb: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        if not 0 <= self.holdout < 1:
+            raise ConfigError(f"data.holdout: {self.holdout} is not a share; give a number in [0, 1)")
+        self._splits: dict[str, list[ImageRecord]] = {}
+        self.crop_box: Sequence[float] | None = None
+
+    @abstractmethod
+    def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
+        """List the files of a split in a fixed order; ``validation`` holds normals only and may be empty."""
+
+    def splits(self) -> dict[str, list[ImageRecord]]:
+        """Return the records as they are used: ``train``, ``normal`` (kept for the threshold) and ``test``."""
+        if not self._splits:
+            train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
+            if not normal and self.holdout:
+                order = np.random.default_rng(self.seed).permutation(len(train))
+                kept = set(order[: round(self.holdout * len(train))].tolist())
+                normal = [record for row, record in enumerate(train) if row in kept]
+                train = [record for row, record in enumerate(train) if row not in kept]
+            if not train or not test:
+                raise DataError(f"{self.root}: category {self.category} has no {'test' if train else 'training'} images")
+            self._splits = {"train": train, "normal": normal, "test": test}
+        return self._splits
+
+    def unmasked(self) -> int:
+        """Count the anomalous test images without ground truth."""
+        missing = [record.image for record in self.splits()["test"] if record.label and record.mask is None]
+        if missing and self.masks == "required":
+            raise DataError(f"{missing[0]}: has no mask ({len(missing)} such images); add it or set data.masks=auto")
+        return len(missing)
+
+    def fingerprint(self) -> str:
+        """Return a hash over the contents and the role of every file."""
+        files = [(role, r.label, path) for role, rs in self.splits().items() for r in rs for path in r[:2] if path]
+        with ThreadPoolExecutor() as pool:
+            digests = list(pool.map(content_hash, [path for *_, path in files]))
+        lines = (f"{role} {label} {path.name} {digest}" for (role, label, path), digest in zip(files, digests, strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+        """Decode everything once, so that a bad file ends the run before its first step."""
+        if self.crop_box is None and self.crop is not None:
+            self.crop_box = self._find_part() if self.crop == "auto" else self.crop
+        if "train" not in self.__dict__:
+            self.unmasked()
+            self.train, self.normal, self.test = (self._decode(role) for role in ("train", "normal", "test"))
+            self.synthesis.setup(self.train.images)
+
+    def geometry(self) -> Geometry:
+        """Return how a photograph becomes the network's image."""
+        size = self.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return Geometry((height, width), self.fit, self.center_crop, None if self.crop_box is None else tuple(self.crop_box))
+
+    def _decode(self, role: str) -> Split:
+        return decode(self.splits()[role], self.geometry(), self.memory_gb)
+
+    def _find_part(self) -> Sequence[float]:
+        from anomaly_lab.data.part_box import find_part  # noqa: PLC0415 - few data sets need it
+
+        records = self.splits()["train"]
+        return find_part([read_image(record.image) for record in records[:: max(1, len(records) // 32)]])
+
+    def train_dataloader(self) -> DataLoader[TrainBatch]:
+        """Return the training batches of one epoch; the order and the content depend on (seed, epoch) alone."""
+        dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
+        sampler = AddressedSampler(len(self.train.records), self.seed, self.sampling)
+        return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())
+
+    def test_dataloader(self) -> list[DataLoader[EvalBatch]]:
+        """Return first some normals (the kept ones, else a few of training), then the test set."""
+        few = Split(*(rows[:16] for rows in self.train))
+        return [DataLoader(EvalDataset(s), self.batch_size, **self._loading()) for s in (self.normal if self.normal.records else few, self.test)]
+
+    def _loading(self) -> dict[str, Any]:
+        return {"num_workers": self.workers, "persistent_workers": self.workers > 0, "pin_memory": False}
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
+        """Make [0, 1] float32 of the uint8 images, on the device: a quarter of the bytes travel."""
+        return batch._replace(**{k: v.float() / 255 for k, v in batch._asdict().items() if k in ("image", "clean")})

@@ -1,0 +1,116 @@
+"""From decoded images to batches: what one row becomes, and in which order rows are drawn."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple, final
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from anomaly_lab.data.images import Geometry, Placement, read_image, read_mask, resize_image, resize_mask
+from anomaly_lab.synthesis.base import Synthesizer
+from anomaly_lab.types import EvalBatch, ImageRecord, TrainBatch
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+class Split(NamedTuple):
+    """Records with their decoded images; row i of each belongs to record i."""
+
+    records: list[ImageRecord]
+    images: np.ndarray  # (N, H, W, 3) uint8
+    masks: np.ndarray  # (N, H, W) bool; all False where a record has no mask
+    placements: list[Placement]
+
+
+def decode(records: list[ImageRecord], geometry: Geometry, memory_gb: float) -> Split:
+    """Read every record once, by threads, at the network's size; forked workers share the arrays.
+
+    Beyond ``memory_gb`` the images lie in an unnamed temporary file, which ends with the process.
+
+    Raises:
+        DataError: naming the first file, in the order of the records, that cannot be used.
+    """
+    shape = (len(records), *geometry.size)
+    large = 3 * np.prod(shape) > memory_gb * 2**30
+    store = tempfile.TemporaryFile() if large else None  # noqa: SIM115 - the memory map keeps it open
+    images = np.memmap(store, np.uint8, "w+", shape=(*shape, 3)) if store else np.zeros((*shape, 3), np.uint8)
+    masks = np.zeros(shape, bool)
+
+    def read(row: int) -> Placement:
+        record = records[row]
+        image = read_image(record.image)
+        placement = geometry.place((image.shape[0], image.shape[1]))
+        images[row] = resize_image(image, placement, geometry.size)
+        if record.mask is not None:
+            mask = read_mask(record.mask, (image.shape[0], image.shape[1]))
+            masks[row] = resize_mask(mask, placement, geometry.size)
+        return placement
+
+    with ThreadPoolExecutor() as pool:
+        return Split(records, images, masks, list(pool.map(read, range(len(records)))))
+
+
+class Draw(NamedTuple):
+    """The address of one training image; its random generator is a function of (seed, epoch, position) alone."""
+
+    epoch: int
+    position: int  # in the epoch; a row may be drawn twice
+    row: int
+
+
+@final
+class AddressedSampler(Sampler[Draw]):
+    """Draws each row once (``shuffle``) or independently (``replacement``), the same for any number of workers."""
+
+    def __init__(self, size: int, seed: int, sampling: Literal["shuffle", "replacement"]) -> None:
+        self.size, self.seed, self.sampling, self.epoch = size, seed, sampling, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Is called by Lightning before each epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Draw]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        rows = rng.permutation(self.size) if self.sampling == "shuffle" else rng.integers(self.size, size=self.size)
+        return (Draw(self.epoch, position, int(row)) for position, row in enumerate(rows))
+
+
+@final
+class TrainDataset(Dataset[TrainBatch]):
+    """Augments, then synthesises; in the worker. Tensors stay uint8 until they are on the device."""
+
+    def __init__(self, images: np.ndarray, augment: Augmentation | None, synthesis: Synthesizer, seed: int) -> None:
+        self.images, self.augment, self.synthesis, self.seed = images, augment, synthesis, seed
+
+    def __getitem__(self, draw: Draw) -> TrainBatch:
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.position))
+        clean = self.images[draw.row] if self.augment is None else self.augment(self.images[draw.row], rng)
+        image, mask = self.synthesis(clean, rng)
+        return TrainBatch(as_tensor(image), as_tensor(clean), torch.from_numpy(mask))
+
+
+@final
+class EvalDataset(Dataset[EvalBatch]):
+    """Images as they are, with their ground truth at the network's resolution."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split.records)
+
+    def __getitem__(self, row: int) -> EvalBatch:
+        label = torch.tensor(self.split.records[row].label)
+        mask = torch.from_numpy(self.split.masks[row].copy())
+        return EvalBatch(as_tensor(self.split.images[row]), mask, label, torch.tensor(row))
+
+
+def as_tensor(image: np.ndarray) -> torch.Tensor:
+    """Return the (H, W, 3) uint8 image as a (3, H, W) uint8 tensor of its own memory."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

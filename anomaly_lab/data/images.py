@@ -1,0 +1,176 @@
+"""Read images and masks, and place them in the network's image; nothing else in the project resizes an input."""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, NamedTuple, final
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from anomaly_lab.errors import ConfigError, DataError
+
+# PIL warns of odd metadata in good files. Filtered once for all: catch_warnings is not safe in a thread pool.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class Box(NamedTuple):
+    """Whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """``array[box.slices]`` is the content."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+class Placement(NamedTuple):
+    """``source`` of the original, resized, fills ``target`` of the network's image, which is 0 around it."""
+
+    source: Box
+    target: Box
+
+
+@final
+@dataclass(frozen=True)
+class Geometry:
+    """Crop the fractions (top, left, height, width), resize to (H, W), keep the central square."""
+
+    image_size: tuple[int, int]
+    fit: Literal["stretch", "pad"]  # pad keeps the aspect and centres
+    center_crop: int | None
+    crop: tuple[float, ...] | None
+
+    def __post_init__(self) -> None:
+        if not 1 <= min(self.size) <= min(self.image_size):
+            raise ConfigError(f"data.center_crop={self.center_crop} must be 1 to data.image_size={self.image_size}")
+        crop = np.array(self.crop or (0, 0, 1, 1))
+        if crop.shape != (4,) or crop[:2].min() < 0 or crop[2:].min() <= 0 or (crop[:2] + crop[2:]).max() > 1 + 1e-9:
+            raise ConfigError(f"data.crop={self.crop}: give top, left, height, width as fractions inside the image")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the network's image."""
+        return self.image_size if self.center_crop is None else (self.center_crop, self.center_crop)
+
+    def place(self, original: tuple[int, int]) -> Placement:
+        """Collapse all steps, for an (H, W) original, to one box in either image; rows and columns at once."""
+        crop, canvas, window = (np.array(pair) for pair in (self.crop or (0, 0, 1, 1), self.image_size, self.size))
+        start = np.minimum(np.rint(crop[:2] * original), np.array(original) - 1)
+        length = np.maximum(np.rint((crop[:2] + crop[2:]) * original) - start, 1)
+        scale = canvas / length
+        resized = np.maximum(np.rint(length * (scale.min() if self.fit == "pad" else scale)), 1)
+        offset = (canvas - resized) // 2 - (canvas - window) // 2  # of the resized image in the network's
+        low, high = np.maximum(offset, 0), np.minimum(offset + resized, window)
+        begin = np.minimum(np.rint((low - offset) * length / resized), length - 1)
+        end = np.maximum(np.rint((high - offset) * length / resized), begin + 1)
+        source, target = (*(start + begin), *(end - begin)), (*low, *(high - low))
+        return Placement(Box(*map(int, source)), Box(*map(int, target)))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Return an upright (H, W, 3) uint8 RGB image; 16 bit is divided by 257, float means [0, 1], alpha is over black.
+
+    Raises:
+        DataError: the file is missing, cut off, above 100 megapixels, no image, or beyond its range.
+    """
+    with _named(path):
+        values = _decode(path)
+        if values.dtype != np.uint8:
+            white = 1 if values.dtype.kind == "f" else 65535
+            if not 0 <= values.min() <= values.max() <= white:
+                raise ValueError(f"values are not 0 to {white}; save it as 8 or 16 bit")
+            values = np.rint(values * (255 / white)).astype(np.uint8)
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Return an (H, W) bool mask of its image's ``size``; True = anomalous = at least half of the file's maximum.
+
+    That serves 0/255, any grey, soft and lossy edges. Where no value reaches 32 they are classes (0/1, VisA's 0, 1,
+    2, ...), and each above 0 is True.
+
+    Raises:
+        DataError: as ``read_image``, or the size is another.
+    """
+    with _named(path):
+        values = _decode(path)
+        if values.shape[:2] != size:
+            raise ValueError(f"mask has (height, width) {values.shape[:2]}, its image {size}")
+    values = values if values.ndim == 2 else values.max(axis=2)
+    return values > 0 if values.max() < 32 else values >= values.max() / 2
+
+
+def resize_image(image: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
+    """Place an (h, w, 3) uint8 image in an (H, W, 3) uint8 one, as an exported graph can repeat it exactly."""
+    pixels = torch.from_numpy(image[placement.source.slices].astype(np.float32)).permute(2, 0, 1)[None]
+    resized = interpolate(pixels, placement.target[2:], mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    placed = np.zeros((*size, 3), np.uint8)
+    placed[placement.target.slices] = resized.round().clamp(0, 255).numpy()
+    return placed
+
+
+def resize_mask(mask: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
+    """Place an (h, w) bool mask in an (H, W) bool one, by the nearest pixel centre."""
+    pixels = torch.from_numpy(mask[placement.source.slices].astype(np.uint8))[None, None]
+    placed = np.zeros(size, bool)
+    placed[placement.target.slices] = interpolate(pixels, placement.target[2:], mode="nearest-exact")[0, 0].numpy()
+    return placed
+
+
+def restore_map(anomaly_map: np.ndarray, placement: Placement) -> np.ndarray:
+    """Bring an (H, W) float32 map back to the original's pixels: (source.height, source.width) float32, bilinear."""
+    seen = torch.from_numpy(anomaly_map[placement.target.slices].astype(np.float32))[None, None]
+    return interpolate(seen, placement.source[2:], mode="bilinear", antialias=True)[0, 0].numpy()
+
+
+def content_hash(path: Path) -> str:
+    """Return 32 hex digits of the file's bytes (BLAKE2b)."""
+    with _named(path), path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn any error into one line with the file's path: PIL's plugins raise much besides OSError."""
+    try:
+        yield
+    except Exception as error:
+        reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split()) or repr(error)
+        raise DataError(f"{path}: {reason}; replace the file or take it out of the data set") from error
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Return the upright values, (H, W) or (H, W, 3), uint8, or wider as the file has them."""
+    data = path.read_bytes()
+    with Image.open(BytesIO(data), formats=("PNG", "JPEG", "BMP", "TIFF", "WEBP")) as image:
+        if image.width * image.height > 100_000_000:
+            raise ValueError(f"declares {image.width} x {image.height} pixels, above 100 megapixels")
+        wide = re.search(r";16[BLN]", str(image.tile[:1]))  # PIL drops the low bytes of 16 bit colour
+        image.load()
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            values = np.array(image)
+        elif wide:
+            values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            opacity = values[..., 3:] / 65535 if values.shape[2] == 4 else 1
+            values = np.rint(values[..., 2::-1] * opacity).astype(np.uint16)
+        elif image.has_transparency_data:  # over black, as padding is: under it lies whatever the editor left
+            values = np.array(image.convert("RGBA").convert("RGBa"))[..., :3]
+        else:
+            values = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        turn = image.getexif().get(0x0112, 1)
+    values = values.swapaxes(0, 1) if turn in (5, 6, 7, 8) else values
+    values = values[::-1] if turn in (3, 4, 7, 8) else values
+    return np.ascontiguousarray(values[:, ::-1] if turn in (2, 3, 6, 7) else values)

@@ -1,0 +1,17 @@
+"""What a user can mend: each error is one line that names the file or key and the way out."""
+
+
+class UserError(Exception):
+    """Base of every error that the command line prints as one line, without a traceback, with exit code 1."""
+
+
+class ConfigError(UserError):
+    """A key, value or choice of the config does not fit; raised before any data is read."""
+
+
+class DataError(UserError):
+    """An image, mask or folder cannot be used."""
+
+
+class RunError(UserError):
+    """A run cannot start, go on or be read."""

@@ -1,0 +1,43 @@
+"""The contract of a detector."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from anomaly_lab.types import EvalBatch, Prediction, TrainBatch
+
+
+class AnomalyMethod(L.LightningModule, ABC):
+    """A whole detector: it trains on `TrainBatch` and says a `Prediction` of images.
+
+    What is learned by a fit instead of by gradients lies in buffers whose names end in ``_``.
+    """
+
+    localises: ClassVar[bool] = True  # False: the map means nothing, so no pixel metric is computed
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Prediction:
+        """Score a (B, 3, H, W) float32 batch in [0, 1]."""
+
+    @abstractmethod
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor | None:
+        """Return the loss, or None where nothing is learned by gradients."""
+
+    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> Prediction:  # noqa: ARG002
+        """Hand the prediction to the callbacks."""
+        prediction: Prediction = self(batch.image)
+        return prediction
+
+    def panels(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - most methods have no picture to add
+        """Return further (B, 3, H, W) pictures by name, for the overlays of a run."""
+        return {}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give learned buffers the checkpoint's shapes, which loading demands."""
+        for name, value in checkpoint["state_dict"].items():
+            owner, _, leaf = name.rpartition(".")
+            if leaf.endswith("_"):
+                self.get_submodule(owner).register_buffer(leaf, torch.empty_like(value))

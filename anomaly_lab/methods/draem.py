@@ -1,0 +1,106 @@
+"""DRAEM: Zavrtanik, Kristan, Skočaj, "DRAEM - a discriminatively trained reconstruction embedding", ICCV 2021."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.nn.losses import focal_loss, ssim
+from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, initialise
+from anomaly_lab.scoring import Scorer
+from anomaly_lab.types import Prediction, TrainBatch
+
+
+@final
+class Draem(AnomalyMethod):
+    """Reconstructs a normal image from an anomalous one, then tells from both where they differ.
+
+    Args:
+        reconstructive_width: channels of the first level of the reconstruction network (the paper's is 128).
+        discriminative_width: channels of the first level of the U-Net (64).
+        ssim_weight: weight of the structural loss beside the squared error and the focal loss (1).
+        ssim_range: the value range inside SSIM, as the code guesses it or 1.
+        focal_gamma: focusing exponent (2).
+        learning_rate: of Adam, for both networks (1e-4).
+        warmup: share of all steps in which the rate rises linearly from 0.
+        milestones: shares of all steps after which the rate is multiplied by ``gamma``.
+    """
+
+    def __init__(
+        self,
+        reconstructive_width: int,
+        discriminative_width: int,
+        ssim_weight: float,
+        ssim_range: Literal["unit", "guessed"],
+        focal_gamma: float,
+        learning_rate: float,
+        warmup: float,
+        milestones: Sequence[float],
+        gamma: float,
+        scorer: Scorer,
+    ) -> None:
+        super().__init__()
+        self.reconstructive = ReconstructiveNetwork(reconstructive_width)
+        self.discriminative = DiscriminativeNetwork(6, discriminative_width)
+        self.apply(initialise)
+        self.loss = partial(draem_loss, ssim_weight=ssim_weight, ssim_range=ssim_range, focal_gamma=focal_gamma)
+        self.learning_rate, self.warmup, self.milestones, self.gamma = learning_rate, warmup, milestones, gamma
+        self.scorer = scorer
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Score by the U-Net's probability of being anomalous (methods 1.4)."""
+        return self.scorer(self._reconstruct_and_compare(image)[1])
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Train both networks together; the segmentation loss reaches the reconstruction, too (methods 1.2)."""
+        reconstruction, probability = self._reconstruct_and_compare(batch.image)
+        losses = self.loss(reconstruction, probability, batch)
+        self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
+        return torch.stack(list(losses.values())).sum()
+
+    def _reconstruct_and_compare(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        reconstruction = self.reconstructive(image)
+        logits = self.discriminative(torch.cat([reconstruction, image], dim=1))
+        return reconstruction, logits.softmax(dim=1)[:, 1]
+
+    def panels(self, image: Tensor) -> dict[str, Tensor]:
+        """Show the reconstruction."""
+        return {"reconstruction": self.reconstructive(image)}
+
+    def configure_optimizers(self) -> Any:
+        """Adam with a stepped rate; the milestones are shares of all steps, so any length of training keeps the shape."""
+        optimizer = Adam(self.parameters(), self.learning_rate)
+        rate = partial(stepped_rate, int(self.trainer.estimated_stepping_batches), self.warmup, self.milestones, self.gamma)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
+
+
+def draem_loss(
+    reconstruction: Tensor,
+    probability: Tensor,
+    batch: TrainBatch,
+    *,
+    ssim_weight: float,
+    ssim_range: Literal["unit", "guessed"],
+    focal_gamma: float,
+) -> dict[str, Tensor]:
+    """Return the three terms of the loss: squared error, 1 - SSIM, focal (methods 1.3); scalars, float32.
+
+    ``reconstruction`` is (B, 3, H, W), ``probability`` (B, H, W) in [0, 1]; the target is the clean image.
+    """
+    return {
+        "mse": mse_loss(reconstruction.float(), batch.clean),
+        "ssim": ssim_weight * (1 - ssim(reconstruction, batch.clean, ssim_range).mean()),
+        "focal": focal_loss(probability, batch.mask, focal_gamma),
+    }
+
+
+def stepped_rate(steps: int, warmup: float, milestones: Sequence[float], gamma: float, step: int) -> float:
+    """Return the factor on the learning rate at ``step`` (from 0) of ``steps``."""
+    rise = min(1.0, (step + 1) / max(1.0, warmup * steps))
+    return float(rise * gamma ** sum(step >= share * steps for share in milestones))

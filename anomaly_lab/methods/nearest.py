@@ -1,0 +1,40 @@
+"""Nearest training image: the control that any method must beat (Saeedi, Giusti, VISAPP 2022, baseline "NN")."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.types import Prediction, TrainBatch
+
+
+@final
+class Nearest(AnomalyMethod):
+    """Scores an image by its Euclidean distance, over all pixels, to the nearest training image (methods 3.4)."""
+
+    bank_: Tensor  # (N, 3, H, W) float32, the training images
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.register_buffer("bank_", torch.empty(0))
+        self.seen: list[Tensor] = []
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Return the distance; the map is the squared difference to the nearest image, summed over colours."""
+        nearest = self.bank_[torch.cdist(image.float().flatten(1), self.bank_.flatten(1)).argmin(dim=1)]
+        anomaly_map = (image.float() - nearest).square().sum(dim=1)
+        return Prediction(anomaly_map, anomaly_map.sum((1, 2)).sqrt())
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Collect the images."""
+        self.seen.append(batch.clean)
+
+    def on_train_epoch_end(self) -> None:
+        """Keep them as the bank."""
+        self.bank_, self.seen = torch.cat(self.seen), []
+
+    def configure_optimizers(self) -> Any:
+        """Nothing is learned by gradients."""
+        return []

@@ -1,0 +1,45 @@
+"""Losses that more than one method uses; all of them run in float32 whatever the precision of the networks."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+
+def ssim(x: Tensor, y: Tensor, value_range: Literal["unit", "guessed"]) -> Tensor:
+    """Return the structural similarity of each pixel, (B, C, H, W) float32 in [-1, 1].
+
+    11x11 Gaussian window, sigma 1.5, zero padding, per channel, C1 = (0.01 L)^2, C2 = (0.03 L)^2 (Wang et al., 2004).
+    L is 1 (``unit``) or, as DRAEM's code does, ``guessed`` from x: 255 above 128, plus 1 if it falls below -0.5.
+    """
+    x, y = x.float(), y.float()
+    channels = x.shape[1]
+    steps = torch.arange(-5, 6, dtype=x.dtype, device=x.device)
+    line = torch.exp(-(steps**2) / (2 * 1.5**2))
+    line = (line / line.sum()).expand(channels, 1, 1, 11)
+    moments = torch.cat([x, y, x * x, y * y, x * y])  # one pass of the separable window over all five
+    with torch.autocast(x.device.type, enabled=False):
+        moments = conv2d(conv2d(moments, line, padding=(0, 5), groups=channels), line.mT, padding=(5, 0), groups=channels)
+    mean_x, mean_y, xx, yy, xy = moments.chunk(5)
+    span = 1.0 if value_range == "unit" else (255.0 if x.max() > 128 else 1.0) + (1.0 if x.min() < -0.5 else 0.0)
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
+    products = mean_x * mean_y
+    squares = mean_x**2 + mean_y**2
+    return (2 * products + c1) * (2 * (xy - products) + c2) / ((squares + c1) * (xx + yy - squares + c2))
+
+
+def focal_loss(probability: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Return the mean of -(1 - p)^gamma log p over all pixels, p the probability given to the true class.
+
+    As in DRAEM's code: one-hot targets are clamped to [1e-5, 1 - 1e-5] and 1e-5 is added to p.
+
+    Args:
+        probability: (B, H, W) in [0, 1], of being anomalous.
+        mask: (B, H, W) bool.
+        gamma: focusing exponent, >= 0.
+    """
+    target = mask.float().clamp(1e-5, 1 - 1e-5)
+    anomalous = probability.float()
+    true = target * anomalous + (1 - target) * (1 - anomalous) + 1e-5
+    return (-((1 - true) ** gamma) * true.log()).mean()

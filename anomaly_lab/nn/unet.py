@@ -1,0 +1,88 @@
+"""The two networks of DRAEM (Zavrtanik, Kristan, Skočaj, ICCV 2021), layer by layer as in the authors' code."""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+
+def double_conv(before: int, middle: int, after: int) -> nn.Sequential:
+    """Two 3x3 convolutions with bias, each with batch norm and ReLU."""
+    layers: list[nn.Module] = []
+    for a, b in ((before, middle), (middle, after)):
+        layers += [nn.Conv2d(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+def up_conv(before: int, after: int) -> nn.Sequential:
+    """Bilinear x2 (corners aligned), then one 3x3 convolution with batch norm and ReLU."""
+    up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+    return nn.Sequential(up, nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
+@final
+class ReconstructiveNetwork(nn.Module):
+    """An autoencoder without skip connections; (B, 3, H, W) to (B, 3, H, W), H and W multiples of 16.
+
+    Width 128 is the paper's and has 69.05 M parameters. There is no output activation.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        w = width
+        self.encoder = nn.ModuleList(
+            [double_conv(a, b, b) for a, b in ((3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w), (8 * w, 8 * w))]
+        )
+        sides = ((8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w))
+        self.ups = nn.ModuleList([up_conv(a, a) for a, _ in sides])
+        self.decoder = nn.ModuleList([double_conv(a, a, b) for a, b in sides])
+        self.out = nn.Conv2d(w, 3, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the reconstruction, near [0, 1] but unbounded."""
+        x = self.encoder[0](image)
+        for block in self.encoder[1:]:
+            x = block(nn.functional.max_pool2d(x, 2))
+        for up, block in zip(self.ups, self.decoder, strict=True):
+            x = block(up(x))
+        out: Tensor = self.out(x)
+        return out
+
+
+@final
+class DiscriminativeNetwork(nn.Module):
+    """A U-Net with six levels; (B, channels, H, W) to (B, 2, H, W) float32 logits, H and W multiples of 32.
+
+    Width 64 with 6 channels is the paper's and has 28.37 M parameters.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        w = width
+        sides = ((channels, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w), (8 * w, 8 * w), (8 * w, 8 * w))
+        self.encoder = nn.ModuleList([double_conv(a, b, b) for a, b in sides])
+        steps = ((8 * w, 8 * w, 8 * w), (8 * w, 4 * w, 8 * w), (4 * w, 2 * w, 4 * w), (2 * w, w, 2 * w), (w, w, w))
+        self.ups = nn.ModuleList([up_conv(a, b) for a, b, _ in steps])
+        self.decoder = nn.ModuleList([double_conv(b + skip, b, b) for _, b, skip in steps])
+        self.out = nn.Conv2d(w, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of normal and anomalous; the last layer runs in float32 under mixed precision."""
+        skips = [self.encoder[0](x)]
+        for block in self.encoder[1:]:
+            skips.append(block(nn.functional.max_pool2d(skips[-1], 2)))
+        x = skips.pop()
+        for up, block in zip(self.ups, self.decoder, strict=True):
+            x = block(torch.cat([up(x), skips.pop()], dim=1))
+        with torch.autocast(x.device.type, enabled=False):
+            logits: Tensor = self.out(x.float())
+        return logits
+
+
+def initialise(module: nn.Module) -> None:
+    """Weights as in DRAEM's code: convolutions N(0, 0.02), batch norms N(1, 0.02) with zero bias."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,150 @@
+"""The run directory, the only record of a run: one config, one folder, written so that a crash leaves no half file."""
+
+import csv
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+
+from anomaly_lab.errors import RunError
+
+HEARTBEAT_SECONDS = 30
+
+
+@final
+class RunDirectory:
+    """``RUNS/MODEL/DATA/CATEGORY/TAG-HASH-seedK``: where one run keeps what it knows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.resume_checkpoint = path / "resume.ckpt"  # all of the training state; exists while training
+        self.checkpoint = path / "model.ckpt"  # the trained weights; exists once training has ended
+
+    def manifest(self) -> dict[str, Any]:
+        """Return manifest.json, empty if there is none."""
+        return self._read_json("manifest.json")
+
+    def metrics(self) -> dict[str, float]:
+        """Return metrics.json, empty if there is none."""
+        return self._read_json("metrics.json")
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            content: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+        except json.JSONDecodeError as error:
+            raise RunError(f"{file}: is damaged ({error}); remove the folder to run again") from error
+        return content
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file whole or not at all."""
+        with self.replacing(name) as file:
+            file.write_text(text, encoding="utf-8")
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file whole or not at all."""
+        self.write(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Write a CSV file whole or not at all."""
+        with self.replacing(name) as path, path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+
+    def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Write a compressed npz whole or not at all."""
+        with self.replacing(name) as path, path.open("wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Path]:
+        """Give a temporary path that becomes ``name`` when its writer ends well and its bytes are on the disk."""
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.part")
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(file)
+        except OSError as error:
+            raise RunError(f"{file}: cannot be written ({error.strerror}); the last good file is kept") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def next_step(
+        self, resume: bool, retry: Literal["none", "failed"], sweep: bool, provenance: dict[str, str]
+    ) -> Literal["run", "skip"]:
+        """Say what the state found asks for; ``provenance`` names what a finished run must have been made from.
+
+        Raises:
+            RunError: the run is done but was made from other data or weights.
+        """
+        manifest = self.manifest()
+        status = manifest.get("status")
+        if status == "done":
+            for name, value in provenance.items():
+                if manifest.get(name) != value:
+                    was = f"was {manifest.get(name)} in the finished run, is {value} now"
+                    raise RunError(f"{self.path}: {name} changed ({was}); remove the folder or give tag=NAME")
+            return "skip"
+        if status == "failed" and sweep and retry == "none":
+            return "skip"
+        if not resume:
+            self.resume_checkpoint.unlink(missing_ok=True)
+            self.checkpoint.unlink(missing_ok=True)
+        return "run"
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Hold the folder while the body runs; gives False, and holds nothing, if a living process has it.
+
+        flock ends with its holder; across hosts, where flock may not reach, the file's heartbeat tells.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            file.seek(0)
+            holder = file.read().split()
+            elsewhere = len(holder) == 2 and holder[0] != socket.gethostname()
+            beating = time.time() - os.fstat(file.fileno()).st_mtime < 4 * HEARTBEAT_SECONDS
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            if elsewhere and beating:
+                yield False
+                return
+            file.truncate(0)
+            file.write(f"{socket.gethostname()} {os.getpid()}")
+            file.flush()
+            ended = threading.Event()
+            threading.Thread(target=_beat, args=(file.fileno(), ended), daemon=True).start()
+            try:
+                yield True
+            finally:
+                ended.set()
+                file.truncate(0)
+
+
+def _beat(descriptor: int, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        os.utime(descriptor)
+
+
+def finished_training(siblings: Path, training: dict[str, Any]) -> RunDirectory | None:
+    """Return a finished run beside this one whose manifest agrees in all of ``training``, if there is one."""
+    for file in sorted(siblings.glob("*/manifest.json")):
+        directory = RunDirectory(file.parent)
+        manifest = directory.manifest()
+        agrees = all(manifest.get(name) == value for name, value in training.items())
+        if manifest.get("status") == "done" and agrees and directory.checkpoint.exists():
+            return directory
+    return None
