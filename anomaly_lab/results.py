@@ -79,10 +79,14 @@ class RunDirectory:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def take_weights(self, trained: "RunDirectory") -> None:
+        """Share a finished run's weights, so that this folder is whole on its own; the manifest names their origin."""
+        self.checkpoint.hardlink_to(trained.checkpoint)
+
     def next_step(
-        self, resume: bool, retry: Literal["none", "failed"], sweep: bool, provenance: dict[str, str]
+        self, *, resume: bool, retry: Literal["none", "failed"], sweep: bool, made_from: dict[str, str]
     ) -> Literal["run", "skip"]:
-        """Say what the state found asks for; ``provenance`` names what a finished run must have been made from.
+        """Say what the state found asks for; ``made_from`` names what a finished run must have been made from.
 
         Raises:
             RunError: the run is done but was made from other data or weights.
@@ -90,7 +94,7 @@ class RunDirectory:
         manifest = self.manifest()
         status = manifest.get("status")
         if status == "done":
-            for name, value in provenance.items():
+            for name, value in made_from.items():
                 if manifest.get(name) != value:
                     was = f"was {manifest.get(name)} in the finished run, is {value} now"
                     raise RunError(f"{self.path}: {name} changed ({was}); remove the folder or give tag=NAME")

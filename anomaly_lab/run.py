@@ -4,12 +4,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
-import torch
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,8 +19,8 @@ from anomaly_lab import config
 from anomaly_lab.callbacks.evaluation import Evaluation
 from anomaly_lab.callbacks.overlays import Overlays
 from anomaly_lab.callbacks.training import Guard, Progress, Saving
+from anomaly_lab.checkpoints import load_weights, read_checkpoint
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.provenance import provenance
 from anomaly_lab.results import RunDirectory, finished_training
@@ -32,35 +34,44 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Everything that a user can get wrong fails before the run directory exists.
     """
     config.validate(cfg)
+    instantiate(cfg.trainer).accelerator()
     L.seed_everything(cfg.seed, verbose=False)
     data: AnomalyDataModule = instantiate(cfg.data)
-    made_from = {"data_fingerprint": data.fingerprint()}
     hydra = HydraConfig.get()
-    sweep = hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     config_hash, training_hash = config.hashes(cfg)
+    made_from = {"data_fingerprint": data.fingerprint()}
     path = Path(cfg.runs, hydra.runtime.choices["model"], hydra.runtime.choices["data"], cfg.data.category)
     directory = RunDirectory(path / f"{cfg.tag}-{config_hash[:8]}-seed{cfg.seed}")
-    if directory.next_step(cfg.resume, cfg.retry, sweep, made_from) == "skip":
-        log.info("%s: %s, skipped", directory.path, directory.manifest()["status"])
-        return directory.metrics()
-    data.setup("fit")
-    method: AnomalyMethod = instantiate(cfg.model)
-    with directory.lock() as held:
-        if not held:
-            log.info("%s: another process works on it, skipped", directory.path)
-            return {}
-        identity = {"config_hash": config_hash, "training_hash": training_hash, "seed": cfg.seed, **made_from}
-        with recording(directory, cfg, identity) as manifest:
-            return fit_and_test(cfg, data, method, directory, manifest)
+    ask = partial(
+        directory.next_step, resume=cfg.resume, retry=cfg.retry, sweep=hydra.mode == RunMode.MULTIRUN, made_from=made_from
+    )
+    if ask() == "run":
+        data.setup("fit")
+        method: AnomalyMethod = instantiate(cfg.model)
+        with directory.lock() as held:
+            if not held:
+                log.warning("%s: another process works on it; skipped", directory.path)
+                return {}
+            if ask() == "run":  # it may have ended while the images were read
+                identity = {"config_hash": config_hash, "training_hash": training_hash, "seed": cfg.seed, **made_from}
+                with recording(directory, cfg, data, identity) as manifest:
+                    fit_and_test(cfg, data, method, directory, manifest)
+    log.info("%s: %s", directory.path, directory.manifest()["status"])
+    return directory.metrics()
 
 
 @contextmanager
-def recording(directory: RunDirectory, cfg: DictConfig, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def recording(
+    directory: RunDirectory, cfg: DictConfig, data: AnomalyDataModule, identity: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Keep the manifest's status true while the body runs: running, then done or failed."""
-    choices = {group: HydraConfig.get().runtime.choices[group] for group in config.GROUPS}
-    manifest = {"status": "running", "choices": choices, "tag": cfg.tag, **identity, **provenance()}
+    hydra = HydraConfig.get()
+    choices = {group: hydra.runtime.choices[group] for group in config.GROUPS}
+    recipe = compose("config", [f"model={choices['model']}", f"data={choices['data']}"])
+    manifest = {"status": "running", "choices": choices, "tag": cfg.tag, **identity, **data.described(), **provenance()}
+    manifest["differs"] = config.differing(cfg, recipe)
     directory.write("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    directory.write("overrides.txt", "\n".join(HydraConfig.get().overrides.task) + "\n")
+    directory.write("overrides.txt", "\n".join(hydra.overrides.task) + "\n")
     directory.write_json("manifest.json", manifest)
     began = time.monotonic()
     try:
@@ -74,30 +85,27 @@ def recording(directory: RunDirectory, cfg: DictConfig, identity: dict[str, Any]
 
 def fit_and_test(
     cfg: DictConfig, data: AnomalyDataModule, method: AnomalyMethod, directory: RunDirectory, manifest: dict[str, Any]
-) -> dict[str, float]:
+) -> None:
     """Train, or take the weights of a finished training that does not differ; then test."""
-    evaluation = Evaluation(directory, data, **{k: cfg.evaluation[k] for k in ("resolution", "fpr_limit", "target_fpr", "bootstrap")})
-    callbacks = [
-        Guard(cfg.seed),
-        Progress(directory.path / "training.csv"),
-        Saving(directory, cfg.trainer.save_minutes, manifest["training_hash"]),
-        evaluation,
-        Overlays(directory, data, cfg.evaluation.overlays, cfg.evaluation.save_maps),
-    ]
+    watch = (Guard(cfg.seed), Progress(directory.path), Saving(directory, cfg.trainer.save_minutes, manifest["training_hash"]))
+    settings = cfg.evaluation
+    evaluation = Evaluation(
+        directory, data, settings.resolution, settings.fpr_limit, settings.target_fpr, settings.bootstrap
+    )
+    overlays = Overlays(directory, data, settings.overlays, settings.save_maps)
     with instantiate(cfg.logger).opened(directory.path, OmegaConf.to_container(cfg, resolve=True)) as loggers:
-        trainer = instantiate(cfg.trainer).build(callbacks, loggers)
-        done = finished_training(directory.path.parent, {k: manifest[k] for k in ("training_hash", "seed", "data_fingerprint")})
+        trainer = instantiate(cfg.trainer).build([*watch, evaluation, overlays], loggers)
+        equal = {name: manifest[name] for name in ("training_hash", "seed", "data_fingerprint")}
+        if not directory.checkpoint.exists() and (trained := finished_training(directory.path.parent, equal)):
+            directory.take_weights(trained)
+            manifest["trained_in"] = trained.path.name
         if directory.checkpoint.exists():
-            load_weights(method, directory, manifest["training_hash"])
-        elif done is not None:
-            load_weights(method, done, manifest["training_hash"])
-            manifest["trained_in"] = done.path.name
+            load_weights(method, directory.checkpoint, manifest["training_hash"])
         else:
             train(trainer, method, data, directory, manifest["training_hash"])
         trainer.test(method, datamodule=data, verbose=False)
         for logger in loggers:
             logger.log_metrics(evaluation.metrics, step=trainer.global_step)
-    return evaluation.metrics
 
 
 def train(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> None:
@@ -110,27 +118,3 @@ def train(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, di
     with directory.replacing(directory.checkpoint.name) as file:
         trainer.save_checkpoint(file, weights_only=True)
     directory.resume_checkpoint.unlink(missing_ok=True)
-
-
-def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
-    """Return a checkpoint's content: tensors and plain types only.
-
-    Raises:
-        RunError: it cannot be read, or belongs to another recipe.
-    """
-    try:
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise RunError(f"{file}: is no readable checkpoint ({type(error).__name__}); remove it to train again") from error
-    if content.get("training_hash") != training_hash:
-        theirs = f"{content.get('training_hash')!s:.8}, wanted {training_hash:.8}"
-        raise RunError(f"{file}: was trained with another recipe (training hash {theirs}); remove it to train again")
-    return content
-
-
-def load_weights(method: AnomalyMethod, directory: RunDirectory, training_hash: str) -> None:
-    """Give the method the weights of a finished training."""
-    content = read_checkpoint(directory.checkpoint, training_hash)
-    method.on_load_checkpoint(content)
-    method.load_state_dict(content["state_dict"])
-    log.info("takes the weights of %s", directory.checkpoint)

@@ -1,5 +1,6 @@
 """What a run trains on: device, precision, length."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class TrainerSettings:
 
     def build(self, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]) -> L.Trainer:
         """Return the trainer; it keeps no record and no checkpoint of its own."""
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         # Lightning advises on workers and logging intervals; both are decided by the recipe.
         warnings.filterwarnings("ignore", module="lightning")
         return L.Trainer(
@@ -58,7 +60,6 @@ class TrainerSettings:
             callbacks=list(callbacks),
             logger=list(loggers) or False,
             log_every_n_steps=1,
-            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,

@@ -63,8 +63,8 @@ class Saving(Checkpoint):
 class Progress(L.Callback):
     """Shows step, loss, images/s and the time left, and writes one row a step to training.csv."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, path: Path) -> None:
+        self.file = path / "training.csv"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Open both; rows that a killed run wrote after its last saved state are dropped."""

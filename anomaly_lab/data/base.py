@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from anomaly_lab.data.augment import Augmentation
@@ -73,7 +73,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
                 normal = [record for row, record in enumerate(train) if row in kept]
                 train = [record for row, record in enumerate(train) if row not in kept]
             if not train or not test:
-                raise DataError(f"{self.root}: category {self.category} has no {'test' if train else 'training'} images")
+                kind = "test" if train else "training"
+                raise DataError(f"{self.root}: category {self.category} has no {kind} images")
             self._splits = {"train": train, "normal": normal, "test": test}
         return self._splits
 
@@ -89,23 +90,32 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         files = [(role, r.label, path) for role, rs in self.splits().items() for r in rs for path in r[:2] if path]
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(content_hash, [path for *_, path in files]))
-        lines = (f"{role} {label} {path.name} {digest}" for (role, label, path), digest in zip(files, digests, strict=True))
+        pairs = zip(files, digests, strict=True)
+        lines = (f"{role} {label} {path.name} {digest}" for (role, label, path), digest in pairs)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest says of the data, as plain types; after `setup`."""
+        counts = {role: len(records) for role, records in self.splits().items()}
+        counts |= {"anomalous": sum(r.label for r in self.splits()["test"]), "unmasked": self.unmasked()}
+        crop = None if self.crop_box is None else list(self.crop_box)
+        return {"counts": counts, "crop_box": crop, "synthesis_source": self.synthesis.source}
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
         """Decode everything once, so that a bad file ends the run before its first step."""
-        if self.crop_box is None and self.crop is not None:
-            self.crop_box = self._find_part() if self.crop == "auto" else self.crop
         if "train" not in self.__dict__:
             self.unmasked()
             self.train, self.normal, self.test = (self._decode(role) for role in ("train", "normal", "test"))
-            self.synthesis.setup(self.train.images)
+            self.synthesis.setup(list(self.train.images))
 
     def geometry(self) -> Geometry:
-        """Return how a photograph becomes the network's image."""
+        """Return how a photograph becomes the network's image; ``crop=auto`` looks at the training images once."""
+        if self.crop_box is None and self.crop is not None:
+            self.crop_box = self._find_part() if self.crop == "auto" else self.crop
         size = self.image_size
         height, width = (size, size) if isinstance(size, int) else size
-        return Geometry((height, width), self.fit, self.center_crop, None if self.crop_box is None else tuple(self.crop_box))
+        crop = None if self.crop_box is None else tuple(self.crop_box)
+        return Geometry((height, width), self.fit, self.center_crop, crop)
 
     def _decode(self, role: str) -> Split:
         return decode(self.splits()[role], self.geometry(), self.memory_gb)
@@ -124,11 +134,13 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
 
     def test_dataloader(self) -> list[DataLoader[EvalBatch]]:
         """Return first some normals (the kept ones, else a few of training), then the test set."""
-        few = Split(*(rows[:16] for rows in self.train))
-        return [DataLoader(EvalDataset(s), self.batch_size, **self._loading()) for s in (self.normal if self.normal.records else few, self.test)]
+        normal = self.normal if self.normal.records else Split._make(rows[:16] for rows in self.train)
+        return [DataLoader(EvalDataset(split), self.batch_size, **self._loading()) for split in (normal, self.test)]
 
     def _loading(self) -> dict[str, Any]:
-        return {"num_workers": self.workers, "persistent_workers": self.workers > 0, "pin_memory": False}
+        # Without a generator of its own a loader draws from torch's: each epoch, but only once if workers persist.
+        own = torch.Generator()
+        return {"num_workers": self.workers, "persistent_workers": self.workers > 0, "generator": own}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
         """Make [0, 1] float32 of the uint8 images, on the device: a quarter of the bytes travel."""

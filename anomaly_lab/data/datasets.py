@@ -23,6 +23,7 @@ class Split(NamedTuple):
     images: np.ndarray  # (N, H, W, 3) uint8
     masks: np.ndarray  # (N, H, W) bool; all False where a record has no mask
     placements: list[Placement]
+    sizes: list[tuple[int, int]]  # (H, W) of the original images
 
 
 def decode(records: list[ImageRecord], geometry: Geometry, memory_gb: float) -> Split:
@@ -39,18 +40,18 @@ def decode(records: list[ImageRecord], geometry: Geometry, memory_gb: float) -> 
     images = np.memmap(store, np.uint8, "w+", shape=(*shape, 3)) if store else np.zeros((*shape, 3), np.uint8)
     masks = np.zeros(shape, bool)
 
-    def read(row: int) -> Placement:
-        record = records[row]
-        image = read_image(record.image)
-        placement = geometry.place((image.shape[0], image.shape[1]))
+    def read(row: int) -> tuple[Placement, tuple[int, int]]:
+        image = read_image(records[row].image)
+        size = (image.shape[0], image.shape[1])
+        placement = geometry.place(size)
         images[row] = resize_image(image, placement, geometry.size)
-        if record.mask is not None:
-            mask = read_mask(record.mask, (image.shape[0], image.shape[1]))
-            masks[row] = resize_mask(mask, placement, geometry.size)
-        return placement
+        if (mask := records[row].mask) is not None:
+            masks[row] = resize_mask(read_mask(mask, size), placement, geometry.size)
+        return placement, size
 
     with ThreadPoolExecutor() as pool:
-        return Split(records, images, masks, list(pool.map(read, range(len(records)))))
+        done = list(pool.map(read, range(len(records))))
+    return Split(records, images, masks, [placement for placement, _ in done], [size for _, size in done])
 
 
 class Draw(NamedTuple):

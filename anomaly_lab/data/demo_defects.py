@@ -6,7 +6,24 @@ import cv2
 import numpy as np
 
 from anomaly_lab.data.demo_canvas import (
-    SIDE, ZOOM, Array, Colour, Drawing, N, Scene, X, Y, bell, blur, field, grain, mix, ramp, relief, soft, tinted
+    SIDE,
+    ZOOM,
+    Array,
+    Colour,
+    Drawing,
+    N,
+    Scene,
+    X,
+    Y,
+    bell,
+    blur,
+    field,
+    grain,
+    mix,
+    ramp,
+    relief,
+    soft,
+    tinted,
 )
 
 
@@ -22,8 +39,8 @@ def spot(scene: Scene, rng: np.random.Generator, margin: float) -> tuple[float, 
 def blob(rng: np.random.Generator, dx: Array, dy: Array, radius: float, rough: float = 0.25) -> Array:
     """Distance inside an irregular closed outline around the origin of (dx, dy)."""
     angle, edge = np.arctan2(dy, dx), np.zeros_like(dx)
-    for k in range(2, 8):
-        edge += rng.normal(0, rough / k) * np.cos(k * angle + rng.uniform(0, math.tau))
+    for k in range(2, 9):
+        edge += rng.normal(0, rough / k**1.4) * np.cos(k * angle + rng.uniform(0, math.tau))
     return radius * np.exp(edge) - np.sqrt(dx * dx + dy * dy)
 
 
@@ -63,15 +80,18 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Drawing:
     return Drawing(mix(scene.image, 0.95, bare) + 0.3 * groove * shape, shape)
 
 
-def crack(scene: Scene, rng: np.random.Generator, width: tuple[float, float], jag: float) -> Drawing:
-    """A dark opening with a side branch; the lip that faces the lamp shines."""
+def crack(scene: Scene, rng: np.random.Generator, width: tuple[float, float], jag: float, fork: float) -> Drawing:
+    """A dark opening with a side branch of about length ``fork``; the lip that faces the lamp shines."""
     line = best_trail(scene, rng, rng.uniform(45, 75), 0.12, jag)
     x, y = line[len(line) // 2].tolist()
-    away = np.minimum(distance(line), distance(trail(rng, (x, y), rng.uniform(14, 24), 0.12, jag)) + 0.3)
+    away = np.minimum(distance(line), distance(trail(rng, (x, y), fork * rng.uniform(0.7, 1.3), 0.12, jag)) + 0.3)
     half = rng.uniform(*width) * np.clip(1 + 0.25 * field(rng, 24), 0.4, 1.6)
     shape = ramp(half + 1.0 - away) * scene.surface
-    lip = np.clip(relief(-bell(away, 1.6), scene.light), 0, None)
-    return Drawing(mix(scene.image + 0.5 * lip * shape, 0.03, 0.92 * soft(half - away, 1.0) * scene.surface), shape)
+    lip = 0.4 * bell(away - half, 1) + np.clip(relief(-bell(away, 1.6), scene.light), 0, None)
+    return Drawing(
+        mix(scene.image + 0.5 * lip * shape, 0.02 + 0.1 * scene.image, 0.95 * soft(half - away, 1.0) * scene.surface),
+        shape,
+    )
 
 
 def stain(scene: Scene, rng: np.random.Generator, absorb: Colour, radius: tuple[float, float]) -> Drawing:
@@ -93,7 +113,7 @@ def deposit(scene: Scene, rng: np.random.Generator, colour: Colour, radius: tupl
     size = rng.uniform(*radius)
     x, y = spot(scene, rng, 0.8 * size)
     crumbs = grain(rng, 0.9)
-    shape = soft(blob(rng, X - x, Y - y, size, 0.45) + 0.8 * crumbs, 1.5) * scene.surface
+    shape = soft(blob(rng, X - x, Y - y, size, 0.4) + 0.8 * crumbs, 1.5) * scene.surface
     body = 1 + 0.10 * crumbs + 0.4 * np.clip(relief(blur(shape * (2 + 0.5 * crumbs), 0.5), scene.light), -1, 1)
     return Drawing(mix(scene.image, tinted(body, colour), shape * np.clip(0.8 + 0.15 * field(rng, 32), 0.5, 1)), shape)
 
@@ -105,7 +125,7 @@ def dent(scene: Scene, rng: np.random.Generator) -> Drawing:
     inside = blob(rng, X - x, Y - y, size, 0.2)
     shape = soft(inside + 1.5, 1.5) * scene.surface
     pit = relief(0.8 * bell(inside, 1.5) - 3.5 * soft(inside - size / 3, 0.9 * size), scene.light)
-    return Drawing(mix(scene.image, np.clip(scene.image * (1 + 1.6 * pit), 0.04, 1.1), shape), shape)
+    return Drawing(mix(scene.image, np.clip(scene.image * (1 + 1.1 * pit), 0.04, 1.1), shape), shape)
 
 
 def hole(scene: Scene, rng: np.random.Generator) -> Drawing:
@@ -114,7 +134,7 @@ def hole(scene: Scene, rng: np.random.Generator) -> Drawing:
     inside = blob(rng, X - x, Y - y, rng.uniform(6, 9), 0.35) + 0.7 * grain(rng, 0.8)
     shape = soft(inside + 2.2, 1.5) * scene.surface
     rim = mix(scene.image, scene.image * (1.05 + 0.6 * relief(2.5 * soft(-inside, 3), scene.light)), shape)
-    return Drawing(mix(rim, 0.05, soft(inside, 1.6) * scene.surface), shape)
+    return Drawing(mix(rim, 0.02 + 0.12 * scene.image, soft(inside, 1.6) * scene.surface), shape)
 
 
 def fibre(scene: Scene, rng: np.random.Generator, colours: tuple[Colour, ...]) -> Drawing:
@@ -123,7 +143,9 @@ def fibre(scene: Scene, rng: np.random.Generator, colours: tuple[Colour, ...]) -
     away, thick = distance(line), rng.uniform(1.4, 1.9)
     shade = 0.45 * soft(thick - distance(line - 2 * np.float32(scene.light)), 3)
     body = soft(thick - away, 0.9) * scene.surface
-    tone = 0.85 + 0.3 * relief(np.sqrt(np.clip(thick * thick - away * away, 0, None)), scene.light) + 0.1 * grain(rng, 0.6)
-    shape = np.maximum(body, ramp(shade - 0.1)) * scene.surface
+    tone = (
+        0.85 + 0.3 * relief(np.sqrt(np.clip(thick * thick - away * away, 0, None)), scene.light) + 0.1 * grain(rng, 0.6)
+    )
+    shape = np.maximum(body, soft(shade - 0.08, 0.04)) * scene.surface
     yarn = tinted(np.clip(tone, 0.2, 1.4), colours[int(rng.integers(len(colours)))])
     return Drawing(mix(scene.image * (1 - shade * shape), yarn, body), shape)

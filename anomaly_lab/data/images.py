@@ -1,7 +1,6 @@
 """Read images and masks, and place them in the network's image; nothing else in the project resizes an input."""
 
 import hashlib
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple, final
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
 from anomaly_lab.errors import ConfigError, DataError
@@ -55,7 +53,7 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if not 1 <= min(self.size) <= min(self.image_size):
-            raise ConfigError(f"data.center_crop={self.center_crop} must be 1 to data.image_size={self.image_size}")
+            raise ConfigError(f"data.center_crop={self.center_crop} must lie in 1 to data.image_size={self.image_size}")
         crop = np.array(self.crop or (0, 0, 1, 1))
         if crop.shape != (4,) or crop[:2].min() < 0 or crop[2:].min() <= 0 or (crop[:2] + crop[2:]).max() > 1 + 1e-9:
             raise ConfigError(f"data.crop={self.crop}: give top, left, height, width as fractions inside the image")
@@ -74,41 +72,33 @@ class Geometry:
         resized = np.maximum(np.rint(length * (scale.min() if self.fit == "pad" else scale)), 1)
         offset = (canvas - resized) // 2 - (canvas - window) // 2  # of the resized image in the network's
         low, high = np.maximum(offset, 0), np.minimum(offset + resized, window)
-        begin = np.minimum(np.rint((low - offset) * length / resized), length - 1)
+        begin = np.rint((low - offset) * length / resized)
         end = np.maximum(np.rint((high - offset) * length / resized), begin + 1)
         source, target = (*(start + begin), *(end - begin)), (*low, *(high - low))
         return Placement(Box(*map(int, source)), Box(*map(int, target)))
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return an upright (H, W, 3) uint8 RGB image; 16 bit is divided by 257, float means [0, 1], alpha is over black.
-
-    Raises:
-        DataError: the file is missing, cut off, above 100 megapixels, no image, or beyond its range.
-    """
+    """Return an upright (H, W, 3) uint8 RGB image. DataError: missing, cut off, huge, no image, beyond its range."""
     with _named(path):
         values = _decode(path)
         if values.dtype != np.uint8:
-            white = 1 if values.dtype.kind == "f" else 65535
-            if not 0 <= values.min() <= values.max() <= white:
-                raise ValueError(f"values are not 0 to {white}; save it as 8 or 16 bit")
-            values = np.rint(values * (255 / white)).astype(np.uint8)
+            from anomaly_lab.data.rare_images import to_uint8  # noqa: PLC0415 - as below
+
+            values = to_uint8(values)
     return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Return an (H, W) bool mask of its image's ``size``; True = anomalous = at least half of the file's maximum.
+    """Return an (H, W) bool mask of its image's ``size``, else DataError; True = at least half of the file's maximum.
 
     That serves 0/255, any grey, soft and lossy edges. Where no value reaches 32 they are classes (0/1, VisA's 0, 1,
     2, ...), and each above 0 is True.
-
-    Raises:
-        DataError: as ``read_image``, or the size is another.
     """
     with _named(path):
         values = _decode(path)
         if values.shape[:2] != size:
-            raise ValueError(f"mask has (height, width) {values.shape[:2]}, its image {size}")
+            raise ValueError(f"the mask has (height, width) {values.shape[:2]} but its image {size}")
     values = values if values.ndim == 2 else values.max(axis=2)
     return values > 0 if values.max() < 32 else values >= values.max() / 2
 
@@ -153,24 +143,21 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _decode(path: Path) -> np.ndarray:
-    """Return the upright values, (H, W) or (H, W, 3), uint8, or wider as the file has them."""
+    """Return the upright values, (H, W) or (H, W, 3); uint8, or wider where the file is."""
     data = path.read_bytes()
-    with Image.open(BytesIO(data), formats=("PNG", "JPEG", "BMP", "TIFF", "WEBP")) as image:
-        if image.width * image.height > 100_000_000:
-            raise ValueError(f"declares {image.width} x {image.height} pixels, above 100 megapixels")
-        wide = re.search(r";16[BLN]", str(image.tile[:1]))  # PIL drops the low bytes of 16 bit colour
-        image.load()
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-            values = np.array(image)
-        elif wide:
-            values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-            opacity = values[..., 3:] / 65535 if values.shape[2] == 4 else 1
-            values = np.rint(values[..., 2::-1] * opacity).astype(np.uint16)
-        elif image.has_transparency_data:  # over black, as padding is: under it lies whatever the editor left
-            values = np.array(image.convert("RGBA").convert("RGBa"))[..., :3]
-        else:
-            values = np.array(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-        turn = image.getexif().get(0x0112, 1)
+    try:
+        image = Image.open(BytesIO(data), formats=("PNG", "JPEG", "BMP", "TIFF", "WEBP"))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"no PNG, JPEG, BMP, TIFF or WebP image ({len(data)} bytes)") from error
+    if image.width * image.height > 100_000_000:
+        raise ValueError(f"it declares {image.width} x {image.height} pixels, above 100 megapixels")
+    if image.mode in ("L", "RGB") and not image.has_transparency_data and ";16" not in str(image.tile[:1]):
+        values = np.array(image)
+    else:
+        from anomaly_lab.data.rare_images import rare_values  # noqa: PLC0415 - few data sets need it
+
+        values = rare_values(image, data)
+    turn = image.getexif().get(0x0112, 1)  # EXIF orientation
     values = values.swapaxes(0, 1) if turn in (5, 6, 7, 8) else values
     values = values[::-1] if turn in (3, 4, 7, 8) else values
     return np.ascontiguousarray(values[:, ::-1] if turn in (2, 3, 6, 7) else values)

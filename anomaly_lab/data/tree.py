@@ -1,8 +1,9 @@
 """Listing of folders, and the layout that MVTec AD made common."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
@@ -27,27 +28,39 @@ def images(path: Path) -> list[Path]:
     return sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
-def pair(files: Iterable[Path], masks: Path, defect: str) -> list[ImageRecord]:
-    """Pair anomalous images with the masks of a folder by stem (``STEM_mask`` or ``STEM``).
+@final
+class ListingError(DataError):
+    """Files do not fit together; it carries all such problems, and the records, for the check."""
 
-    Raises:
-        DataError: a mask has no image, or two masks claim one image.
-    """
-    by_stem: dict[str, Path] = {}
+    def __init__(self, problems: list[str], records: list[ImageRecord]) -> None:
+        more = f" ({len(problems) - 1} more: python -m anomaly_lab.check lists all)" if len(problems) > 1 else ""
+        super().__init__(problems[0] + more)
+        self.problems, self.records = problems, records
+
+
+def normals(path: Path) -> list[ImageRecord]:
+    """List the images right inside the folder as normal ones."""
+    return [ImageRecord(file, None, label=False, defect="good") for file in images(path)]
+
+
+def pair(files: Sequence[Path], masks: Path, defect: str, problems: list[str]) -> list[ImageRecord]:
+    """Pair anomalous images with a folder's masks by stem (``STEM_mask`` or ``STEM``); misfits go to ``problems``."""
+    stems, by_stem = Counter(file.stem for file in files), dict[str, Path]()
     for mask in images(masks):
-        if other := by_stem.setdefault(mask.stem.removesuffix("_mask"), mask) is not mask:
-            raise DataError(f"{mask}: {other} claims the same image; keep one of them")
-    records = [ImageRecord(file, by_stem.pop(file.stem, None), True, defect) for file in files]
-    if by_stem:
-        raise DataError(f"{min(by_stem.values())}: this mask has no image; add the image or remove the mask")
-    return records
+        stem = mask.stem.removesuffix("_mask")
+        if by_stem.setdefault(stem, mask) is not mask or stems[stem] != 1:
+            found = f"of {stems[stem]} images named {stem}" if stems[stem] != 1 else f"beside {by_stem[stem].name}"
+            problems.append(f"{mask}: is a mask {found}; one image takes one mask, so add, rename or remove a file")
+    return [ImageRecord(file, by_stem.get(file.stem), label=True, defect=defect) for file in files]
 
 
 def mvtec_tree(category: Path, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
     """List train/good, validation/good, or test/* with ground_truth/*, as MVTec AD lays them out."""
     if split != "test":
-        return [ImageRecord(file, None, False, "good") for file in images(category / split / "good")]
-    records = [ImageRecord(file, None, False, "good") for file in images(category / "test" / "good")]
-    for defect in sorted(p for p in (category / "test").glob("*") if p.is_dir() and p.name != "good"):
-        records += pair(images(defect), category / "ground_truth" / defect.name, defect.name)
+        return normals(folder(category, split, "good") if split == "train" else category / split / "good")
+    records, problems = normals(folder(category, "test") / "good"), list[str]()
+    for defect in sorted(p for p in (category / "test").iterdir() if p.is_dir() and p.name != "good"):
+        records += pair(images(defect), category / "ground_truth" / defect.name, defect.name, problems)
+    if problems:
+        raise ListingError(problems, records)
     return records

@@ -7,7 +7,13 @@ import numpy as np
 
 
 class Synthesizer(ABC):
-    """Turns a normal image into an anomalous one with its mask."""
+    """Turns a normal image into an anomalous one with its mask.
+
+    Attributes:
+        source: where the anomalous content comes from, in words, for the log and the manifest.
+    """
+
+    source: str = "none"
 
     def setup(self, normals: Sequence[np.ndarray]) -> None:  # noqa: B027 - most synthesizers need nothing
         """Receive the (H, W, 3) uint8 training images once, before training and in the main process."""

@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench clean
+PYTHON ?= python3
+BIN := .venv/bin
+# Two threads that sleep while they wait: a busy neighbour on the same cores costs little.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+help: ## show the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "anomaly_lab needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+.venv/peers: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
+	@touch $@
+
+demo: .venv/installed ## install, draw the demo data, train a small DRAEM on it, leave a scored run with pictures
+	$(BIN)/python -m anomaly_lab model=draem_small data=demo
+
+test: .venv/installed ## install and run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/installed ## lint, types, import floors, length of the trip from CLI to number
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.trip
+
+format: .venv/installed ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/peers ## time this project against its peers on the same inputs
+	$(BIN)/python -m tests.bench
+
+clean: ## remove everything that was made here, but the runs
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo

@@ -1,0 +1,124 @@
+"""The command line, ``python -m anomaly_lab model=NAME ``: Hydra composes, `run` validates and runs."""
+
+import difflib
+import os
+import re
+import shlex
+import sys
+import traceback
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from anomaly_lab.errors import ConfigError, UserError
+
+PACKAGE = Path(__file__).parent
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # in a wheel; in a checkout
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+def main() -> int:
+    """Run what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    codes = [0]
+
+    def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
+        try:
+            from anomaly_lab.run import run  # noqa: PLC0415 - it brings torch, which --help can do without
+
+            run(cfg)
+        except Exception as error:
+            codes.append(report(error))  # caught here: the other jobs of a sweep go on
+
+    try:
+        prepare()
+        hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(job)()
+    except (ConfigError, KeyboardInterrupt, SystemExit) as error:
+        codes.append(report(error))
+    except Exception as error:
+        line = ConfigError(explain(error))
+        line.__cause__ = error
+        codes.append(report(line))
+    return max(codes)
+
+
+def prepare() -> None:
+    """Check the arguments, quote their paths, and make experiments/ the config group ``experiment``."""
+    sys.argv[1:] = [keep_path(argument) for argument in sys.argv[1:]]
+    options, unknown = get_args_parser().parse_known_args()
+    if unknown or any(re.match(r"\+experiment=.*,", override) for override in options.overrides):
+        wrong = f"{unknown[0]} is not understood; " if unknown else ""
+        raise ConfigError(f"{wrong}options such as -m come first, then all key=value, one +experiment=NAME among them")
+    for file in Path(options.config_dir or os.devnull).glob("*/*.yaml"):
+        if (ROOT / "conf" / file.parent.name / file.name).exists():
+            raise ConfigError(f"{file}: conf has an option of this name, which would win; rename the file")
+    for file in (ROOT / "experiments").glob("*.yaml"):  # a group is a folder inside conf/, or what is stored
+        ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiment", package="_global_")
+
+
+def report(error: BaseException) -> int:
+    """Print one line for what a user can mend, else a traceback; return the exit code."""
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+        raise error  # --help; Lightning, too, ends by SystemExit when interrupted
+    if not isinstance(error, Exception):
+        print("anomaly_lab: interrupted", file=sys.stderr)
+        return 130
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, UserError):  # Hydra wraps what a constructor raises
+        cause = cause.__cause__
+    if cause and not TRACEBACKS:
+        print(f"anomaly_lab: error: {str(cause).splitlines()[-1]}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1
+
+
+def keep_path(argument: str) -> str:
+    """Quote the value of ``key=value`` if it is a path on this disk that Hydra's grammar would reject or change."""
+    key, _, value = argument.partition("=")
+    path = Path(value).expanduser() if value.startswith("~/") else value
+    if argument.startswith("-") or not os.path.lexists(path):
+        return argument
+    try:
+        read = OverridesParser.create().parse_override(argument).value()
+    except HydraException:
+        return quoted(key, str(path))
+    kept = read is None or isinstance(read, (int, float)) or (read == value and "${" not in value)
+    return argument if kept else quoted(key, str(path))
+
+
+def quoted(key: str, text: str) -> str:
+    """Return the override that sets a key to this very text."""
+    text = re.sub(r"(\\*)\$\{", lambda found: f"{found[1]}{found[1]}\\${{", text)  # else an interpolation
+    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
+
+
+def explain(error: Exception) -> str:
+    """Return in one line, with the key and its near miss, what Hydra could not compose."""
+    cause, line = error.__cause__, " ".join(str(error).split()) or str(error.__cause__)
+    ambiguous = re.match("Ambiguous value for argument '(.*)' 1. ", line)
+    override = error.override if isinstance(error, OverrideParseException) else ambiguous and ambiguous[1]
+    if override and "=" in override:
+        typed = quoted(*override.partition("=")[::2])
+        typed = shlex.quote(typed) if set(typed) & set('"\\$`!') else f'"{typed}"'
+        return f"cannot read {override}; to give it as text: {typed}; to sweep over values put -m before"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, word = error.missing_cfg_file.rpartition("/")
+        line, choices = f"{group}={word} is no option", [option for option in error.options if option[0] != "_"]
+    elif isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        line, word, choices = f"{cause.full_key} is no key", str(cause.key), [str(key) for key in cause.parent_node]
+    else:
+        return re.split(" Config search path:| See https:", line)[0]
+    close = difflib.get_close_matches(word, choices, 1)
+    return f"{line}; did you mean {close[0]}?" if close else f"{line}; there are: {', '.join(choices)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""What a config may say: `Frame` is the schema of its top level, a class's signature that of the node that names it."""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from types import UnionType
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.synthesis.base import Synthesizer
+from anomaly_lab.trainer import TrainerSettings
+from anomaly_lab.types import EVALUATION_ONLY
+
+GROUPS = ("model", "data", "synthesis", "trainer", "logger")
+NODE = {"_target_": str, "_partial_": bool}
+FOREIGN_TARGETS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
+# What makes no other run; a seed makes one, but has its own part in the run directory's name.
+IGNORED = ("logger", "trainer.device", "trainer.devices", "data.workers", "data.root")
+IGNORED = (*IGNORED, "resume", "retry", "tag", "runs", "seed")
+
+Leaf = tuple[str, Any, bool]  # dotted path, value (a float where one is wanted), whether it acts at evaluation only
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a trained model is measured; conf/config.yaml has the values."""
+
+    resolution: Literal["network", "original"]
+    fpr_limit: float
+    target_fpr: float
+    overlays: int
+    bootstrap: int
+    save_maps: bool
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The top level; ``data`` points to ``synthesis``, which comes first so that an error names the key as written."""
+
+    synthesis: Synthesizer
+    model: AnomalyMethod
+    data: AnomalyDataModule
+    trainer: TrainerSettings
+    logger: object
+    evaluation: Annotated[Evaluation, EVALUATION_ONLY]
+    seed: int
+    tag: str
+    runs: str
+    resume: bool
+    retry: Literal["none", "failed"]
+
+
+def validate(cfg: DictConfig) -> list[Leaf]:
+    """Return the leaves, or raise ConfigError with the full path and any near miss; nothing is built, no data read."""
+    try:
+        return list(_leaves(OmegaConf.to_container(cfg, resolve=True), Frame, ""))
+    except OmegaConfBaseException as error:
+        missing = [f"{key} is missing: give {key}=VALUE" for key in sorted(OmegaConf.missing_keys(cfg))]
+        raise ConfigError([*missing, f"{error.full_key}: {error.msg}".partition("\n")[0]][0]) from error
+
+
+def training_part(cfg: DictConfig) -> dict[str, Any]:
+    """Return, by dotted key, what the trained weights depend on, but for the seed."""
+    return {path: value for path, value, evaluation_only in _identity(cfg) if not evaluation_only}
+
+
+def hashes(cfg: DictConfig) -> tuple[str, str]:
+    """Return the config hash and the training hash, 64 hex digits: what is another run, and what another training."""
+    parts = ({path: value for path, value, _ in _identity(cfg)}, training_part(cfg))
+    config, training = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for part in parts)
+    return config, training
+
+
+def differing(cfg: DictConfig, recipe: DictConfig) -> dict[str, Any]:
+    """Return, by dotted key, the values that are not the recipe's, but for `IGNORED` and what other keys' values entail."""
+    # Compared unresolved, so that data.synthesis, which points to synthesis, is no second difference.
+    raw, recipe_raw = (dict(_flat(OmegaConf.to_container(c), "")) for c in (cfg, recipe))
+    resolved = dict(_flat(OmegaConf.to_container(cfg, resolve=True), ""))
+    changed = (key for key, value in raw.items() if key not in recipe_raw or recipe_raw[key] != value)
+    return {key: resolved.get(key, raw[key]) for key in changed if not _ignored(key)}
+
+
+def _flat(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        yield from _flat(value, f"{path}{key}.") if isinstance(value, dict) else [(f"{path}{key}", value)]
+
+
+def _ignored(path: str) -> bool:
+    return f"{path}.".startswith(tuple(f"{key}." for key in IGNORED))
+
+
+def _identity(cfg: DictConfig) -> list[Leaf]:
+    neutral: Any = OmegaConf.merge(cfg, {"seed": 0})  # not only left out below: other keys point to it
+    return [leaf for leaf in validate(neutral) if not _ignored(leaf[0])]
+
+
+def _leaves(value: Any, want: Any, path: str) -> Iterator[Leaf]:
+    """Yield the leaves of a value that has to fit an annotation."""
+    origin, arguments = get_origin(want) or want, get_args(want)
+    if origin is Annotated:
+        marked = EVALUATION_ONLY in arguments[1:]
+        yield from ((p, v, only or marked) for p, v, only in _leaves(value, arguments[0], path))
+    elif origin in (Union, UnionType):
+        yield from _first_fit(value, want, path)
+    elif isinstance(value, dict):
+        for key, wanted in _keys(value, want, path).items():
+            yield from _leaves(value.get(key, "???"), wanted, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        yield from _list(value, want, path)
+    else:
+        yield path, _scalar(value, want, path), False
+
+
+def _scalar(value: Any, want: Any, path: str) -> Any:
+    if value == "???":
+        raise ConfigError(f"{path} is missing: give {path}=VALUE")
+    if want is float and type(value) is int:
+        return float(value)
+    if want in (Any, type(value)) or any(value == x and type(value) is type(x) for x in get_args(want)):
+        return value
+    raise _misfit(value, want, path)
+
+
+def _first_fit(value: Any, want: Any, path: str) -> list[Leaf]:
+    errors = [_misfit(value, want, path)]
+    for alternative in get_args(want):
+        try:
+            return list(_leaves(value, alternative, path))
+        except ConfigError as error:
+            errors.append(error)
+    # What does not fit deep inside one alternative says more than that no alternative fits.
+    raise next((error for error in errors if not str(error).startswith(f"{path} must")), errors[0])
+
+
+def _list(value: list[Any], want: Any, path: str) -> list[Leaf]:
+    origin, arguments = get_origin(want) or want, get_args(want)
+    fixed = origin is tuple and ... not in arguments
+    wants = arguments if fixed else (*arguments, Any)[:1] * len(value)
+    if origin not in (list, tuple, Sequence, Any) or len(wants) != len(value):
+        raise _misfit(value, want, path)
+    leaves = [leaf for i, child in enumerate(value) for leaf in _leaves(child, wants[i], f"{path}[{i}]")]
+    nodes = any(not leaf[0].endswith("]") for leaf in leaves)
+    return leaves if nodes else [(path, [leaf[1] for leaf in leaves], False)]
+
+
+def _keys(node: dict[str, Any], want: Any, path: str) -> dict[str, Any]:
+    """Return the annotation of each key that a mapping has or must have."""
+    origin, schema = get_origin(want) or want, want
+    if "_target_" in node:
+        schema = _target(node, want, path)
+    elif origin in (dict, Mapping, Any):
+        return dict.fromkeys(node, (*get_args(want), Any, Any)[1])
+    elif not is_dataclass(origin) or inspect.isabstract(origin):
+        raise _misfit(node, want, path)
+    parameters = list(inspect.signature(schema, eval_str=True).parameters.values())
+    parameters = parameters[node.get("_partial_") is True :]  # the first argument comes at the call
+    known = (NODE if "_target_" in node else {}) | {p.name: p.annotation for p in parameters}
+    for key in node.keys() - known.keys():
+        raise ConfigError(f"{path}.{key}".lstrip(".") + f" is no key{_near(key, known)}")
+    required = {p.name for p in parameters if p.default is p.empty}
+    return {key: annotation for key, annotation in known.items() if key in node or key in required}
+
+
+def _target(node: dict[str, Any], want: Any, path: str) -> Callable[..., Any]:
+    """Return what a node names, if the call gives what is wanted; a `Callable` is wanted with ``_partial_: true``."""
+    target, later = _located(node["_target_"], f"{path}._target_"), get_origin(want) is Callable
+    made = target if inspect.isclass(target) else inspect.signature(target, eval_str=True).return_annotation
+    kind = get_args(want)[-1] if later else want
+    if kind is not Any and node.get("_partial_", False) is not later:
+        raise ConfigError(f"{path}._partial_ must be {str(later).lower()}")
+    unchecked = kind in (Any, object) or (inspect.isclass(kind) and Protocol in kind.__bases__)
+    if not unchecked and not (inspect.isclass(kind) and inspect.isclass(made) and issubclass(made, kind)):
+        raise _misfit(node, want, path)
+    return target
+
+
+def _located(target: Any, path: str) -> Any:
+    module_name, _, name = str(target).rpartition(".")
+    if target not in FOREIGN_TARGETS and not module_name.startswith(f"{__package__}."):
+        raise ConfigError(f"{path}: {target} is neither in {__package__} nor one of {', '.join(FOREIGN_TARGETS)}")
+    try:
+        public = {k: v for k, v in vars(importlib.import_module(module_name)).items() if not k.startswith("_")}
+    except ImportError as error:
+        raise ConfigError(f"{path}: {target} cannot be imported: {error}") from error
+    made_here = {k: v for k, v in public.items() if inspect.isclass(v) or inspect.isfunction(v)}
+    own = {k: v for k, v in made_here.items() if v.__module__.startswith(module_name) and not inspect.isabstract(v)}
+    if name not in own:
+        raise ConfigError(f"{path}: {module_name} has no class or function {name}{_near(name, own)}")
+    return own[name]
+
+
+def _misfit(value: Any, want: Any, path: str) -> ConfigError:
+    wanted = re.sub(r"[\w.]+\.", "", inspect.formatannotation(want))
+    shown = value.get("_target_", "a mapping") if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
+    close = difflib.get_close_matches(str(value), re.findall("'(.*?)'", wanted), 1)
+    return ConfigError(f"{path} must be {wanted}, not {shown}{f'; did you mean {close[0]}?' if close else ''}")
+
+
+def _near(key: Any, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(key), choices, 1)
+    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(choices)}"

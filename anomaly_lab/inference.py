@@ -1,0 +1,62 @@
+"""A finished run, used from Python."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from anomaly_lab.checkpoints import load_weights
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.datasets import as_tensor
+from anomaly_lab.data.images import resize_image
+from anomaly_lab.errors import RunError
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.results import RunDirectory
+from anomaly_lab.types import Prediction
+
+
+@final
+class LoadedRun:
+    """The method of a finished run with its weights, its geometry and its threshold.
+
+    Attributes:
+        threshold: the score above which an image is called anomalous; None if the run kept no normals for it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        directory = RunDirectory(Path(path))
+        manifest = directory.manifest()
+        if manifest.get("status") != "done":
+            raise RunError(f"{path}: is no finished run (status {manifest.get('status', 'missing')}); give the folder of one")
+        cfg = OmegaConf.load(directory.path / "config.yaml")
+        data: AnomalyDataModule = instantiate(cfg.data)
+        data.crop_box = manifest["crop_box"]
+        self.geometry = data.geometry()
+        self.method: AnomalyMethod = instantiate(cfg.model).eval()
+        load_weights(self.method, directory.checkpoint, manifest["training_hash"])
+        self.threshold: float | None = directory.metrics().get("threshold")
+
+    def predict(self, arrays: Sequence[np.ndarray], batch_size: int = 8) -> Prediction:
+        """Score (h, w, 3) uint8 RGB photographs of any sizes.
+
+        Returns:
+            Maps (N, H, W) at the network's resolution and scores (N,), float32 on the CPU.
+
+        Raises:
+            ValueError: an array has another shape or dtype.
+        """
+        predictions = []
+        for start in range(0, len(arrays), batch_size):
+            images = torch.stack([self._place(array) for array in arrays[start : start + batch_size]])
+            with torch.inference_mode():
+                predictions.append(self.method(images.to(self.method.device).float() / 255))
+        return Prediction(*(torch.cat(values).cpu() for values in zip(*predictions, strict=True)))
+
+    def _place(self, array: np.ndarray) -> torch.Tensor:
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
+        return as_tensor(resize_image(array, self.geometry.place(array.shape[:2]), self.geometry.size))

@@ -1,0 +1,150 @@
+"""AUROC, AP, F1-max and AUPRO from raw float32 scores: through a histogram or, where that is too coarse, sorted."""
+
+from abc import ABC, abstractmethod
+from typing import Self, final
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from anomaly_lab.errors import RunError
+
+TOLERANCE = 1e-5  # above this error bound a histogram's summary is not to be believed: gather ExactCurves instead
+REGION = 2**40  # weight of a whole region: integers add up alike in any order, and one cell has room for 2**23 regions
+
+
+class Curves(ABC):
+    """Scores gathered so far, higher is more anomalous. What cannot be computed is absent from every result."""
+
+    def update(self, score: np.ndarray | Tensor, target: np.ndarray | Tensor) -> None:
+        """Add scores of any shape (cast to float32) with bool targets; RunError if any is NaN or infinite."""
+        self._add(*_flat(score, target), 0)
+
+    def update_map(self, anomaly_map: np.ndarray | Tensor, mask: np.ndarray | Tensor) -> None:
+        """Add one (H, W) map with its (H, W) bool ground truth, of which AUPRO weighs each 8-connected region alike."""
+        flat, hit = _flat(anomaly_map, mask)
+        region = cv2.connectedComponents(np.asarray(mask, np.bool_).view(np.uint8), connectivity=8)[1].ravel()[hit]
+        self._add(flat, hit, np.rint(REGION / np.maximum(np.bincount(region), 1)).astype(np.int64)[region])
+
+    def summary(self, prefix: str, fpr_limit: float) -> dict[str, float]:
+        """Return ``{prefix}_auroc, _ap, _f1_max`` given both classes and, given maps, ``_aupro``; each in [0, 1].
+
+        Equal scores are one threshold. AP is the step sum; F1-max is chosen on these targets; AUPRO is the area under
+        mean region overlap over FPR (Bergmann et al., IJCV 2021), cut exactly at ``fpr_limit`` and divided by it.
+        """
+        p, n, w = self.thresholds()
+        if not (p.any() and n.any()):
+            return {}
+        tp, fp = p.cumsum(), n.cumsum()
+        metrics = {"auroc": (n * (tp - p / 2)).sum() / (tp[-1] * fp[-1]), "ap": (p * tp / (tp + fp)).sum() / tp[-1]}
+        metrics["f1_max"] = (2 * tp / (tp[-1] + tp + fp)).max()
+        if w.any():
+            limit, start = fpr_limit * fp[-1], w.cumsum() - w
+            reach = np.clip(limit - (fp - n), 0, n)  # of the straight line that each threshold adds to the curve
+            metrics["aupro"] = (reach * (start + w * reach / np.maximum(2 * n, 1))).sum() / (w.sum() * limit)
+        return {f"{prefix}_{name}": float(value) for name, value in metrics.items()}
+
+    def curves(self, points: int = 500) -> dict[str, np.ndarray]:
+        """Return (<= points,) float64: ``tpr`` over ``fpr`` is ROC, ``precision`` over tpr PR, ``overlap`` over fpr PRO."""
+        p, n, w = self.thresholds()
+        if not (p.any() and n.any()):
+            return {}
+        found = {"fpr": n, "tpr": p, "overlap": w} if w.any() else {"fpr": n, "tpr": p}
+        rates = {name: column.cumsum() / column.sum() for name, column in found.items()}
+        way = np.sum(list(rates.values()), axis=0)
+        kept = np.unique(np.searchsorted(way, np.linspace(0, way[-1], points - 1)))
+        precision = (p.cumsum() / (p + n).cumsum())[kept]
+        return {name: np.r_[0.0, rate[kept]] for name, rate in rates.items()} | {"precision": np.r_[1.0, precision]}
+
+    @abstractmethod
+    def thresholds(self) -> np.ndarray:
+        """Return (3, T) float64, highest score first: positives, negatives and region weight at each threshold."""
+
+    @abstractmethod
+    def _add(self, score: np.ndarray, hit: np.ndarray, weight: np.ndarray | int) -> None:
+        """Add (n,) float32 scores; those at the (k,) indices ``hit`` are positive and have the (k,) int64 weights."""
+
+
+@final
+class CurveState(Curves):
+    """A histogram of fixed size (96 MiB at 22 bits), the same whatever the order, split or number of processes.
+
+    A cell is the sign, exponent (2**-36..2**28; the ends take the rest) and ``bits - 7`` mantissa bits of score less
+    ``center``, at best the median training pixel. ``counts``, (3, 2**bits) int64, may be summed over ranks in place.
+    """
+
+    def __init__(self, center: float, bits: int = 22) -> None:
+        self.counts = np.zeros((3, 2**bits), np.int64)
+        self._shift = np.float32(0.0 - center)  # not -center: adding +0.0 makes -0.0 equal to 0.0
+        self._drop, self._low = 30 - bits, (127 - 36) << (bits - 7)
+
+    def _cells(self, score: np.ndarray) -> np.ndarray:
+        """Return the (n,) int64 cells; -1 - cell below the centre, counting from the array's end."""
+        bits = (score + self._shift).view(np.int32)
+        cell = np.clip((bits & 0x7FFFFFFF) >> self._drop, self._low, self._low + self.counts.shape[1] // 2 - 1)
+        return ((cell - self._low) ^ (bits >> 31)).astype(np.int64)
+
+    def _add(self, score: np.ndarray, hit: np.ndarray, weight: np.ndarray | int) -> None:
+        for part in np.array_split(score, len(score) // 2**18 + 1):  # what fits into the cache is twice as fast
+            np.add.at(self.counts[0], self._cells(part), 1)
+        np.add.at(self.counts[1], self._cells(score[hit]), 1)
+        np.add.at(self.counts[2], self._cells(score[hit]), weight)
+
+    def merge(self, other: Self) -> None:
+        """Add what another state of the same centre and bits has gathered."""
+        assert (self._shift, self._drop) == (other._shift, other._drop), "only states of one centre and size add up"
+        self.counts += other.counts
+
+    def thresholds(self) -> np.ndarray:  # noqa: D102
+        used = np.flatnonzero(self.counts[0])[::-1]
+        used = np.roll(used, -np.count_nonzero(used >= self.counts.shape[1] // 2))
+        counts = self.counts[:, used].astype(np.float64)
+        return np.stack([counts[1], counts[0] - counts[1], counts[2]])
+
+    def error_bound(self, fpr_limit: float) -> float:
+        """Return the most that AUROC, AUPRO, AP / 10 or F1-max / 10 can be off, whatever the order within the cells."""
+        p, n, w = self.thresholds()
+        if not (p.any() and n.any()):
+            return 0.0
+        tp, fp, before = p.cumsum(), n.cumsum(), n.cumsum() - n
+        aupro = (w * n)[before < fpr_limit * fp[-1]].sum() / max(2 * w.sum() * fp[-1] * fpr_limit, 1.0)
+        best, tied = p * tp / np.maximum(tp + before, 1), p * tp / (tp + fp)  # best: all positives before the negatives
+        worst = p - fp * np.log1p(p / np.maximum(tp - p + fp, 1))  # one by one behind them: their sum's lower integral
+        ap = max((best - tied).sum(), (tied - worst).sum()) / tp[-1]
+        f1_max = (2 * tp / (tp[-1] + tp + before)).max() - (2 * tp / (tp[-1] + tp + fp)).max()
+        return float(max((p * n).sum() / (2 * tp[-1] * fp[-1]), aupro, ap / 10, f1_max / 10))
+
+
+@final
+class ExactCurves(Curves):
+    """Every score kept (4 bytes; 12 for a positive) and sorted when asked: for image scores, or as the way out."""
+
+    def __init__(self) -> None:
+        self._parts = [(np.zeros(0, np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))]
+
+    def _add(self, score: np.ndarray, hit: np.ndarray, weight: np.ndarray | int) -> None:
+        self._parts.append((np.delete(score, hit), score[hit], np.broadcast_to(weight, hit.shape)))
+
+    def merge(self, other: Self) -> None:
+        """Add what another state has gathered."""
+        self._parts += other._parts
+
+    def thresholds(self) -> np.ndarray:
+        """Return one threshold per distinct positive and one per run of negatives between, which matter only in sum."""
+        negative, positive, weight = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        negative.sort()
+        score, row = np.unique(positive, return_inverse=True)
+        edges = np.stack([negative.searchsorted(score), negative.searchsorted(score, "right")], axis=1).ravel()
+        counts = np.zeros((3, 2 * len(score) + 1))
+        counts[0, 1::2], counts[2, 1::2] = np.bincount(row), np.bincount(row, weight)
+        counts[1] = np.diff(edges, prepend=0, append=len(negative))
+        return counts[:, counts[:2].any(axis=0)][:, ::-1]
+
+
+def _flat(score: np.ndarray | Tensor, target: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (n,) float32 scores and the (k,) indices of the positive ones."""
+    assert score.shape == target.shape, f"scores are {tuple(score.shape)} but targets {tuple(target.shape)}"
+    score = score.detach().float().cpu().numpy() if isinstance(score, Tensor) else np.asarray(score, np.float32)
+    if not np.isfinite(score).all():
+        raise RunError("anomaly scores are NaN or infinite: lower the learning rate or set trainer.precision=32-true")
+    return score.ravel(), np.flatnonzero(np.asarray(target, np.bool_))

@@ -1,0 +1,100 @@
+"""DRAEM's networks: sizes and shapes against the published layer lists; scores against loops."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import uniform_filter
+
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, initialise
+from anomaly_lab.scoring import Scorer
+
+
+def c3(a: int, b: int) -> int:
+    """Parameters of a 3x3 convolution with bias and a batch norm."""
+    return 9 * a * b + b + 2 * b
+
+
+def reconstructive_formula(w: int) -> int:
+    encoder = [(3, w, w), (w, 2 * w, 2 * w), (2 * w, 4 * w, 4 * w), (4 * w, 8 * w, 8 * w), (8 * w, 8 * w, 8 * w)]
+    decoder = [(8 * w, 8 * w, 4 * w), (4 * w, 4 * w, 2 * w), (2 * w, 2 * w, w), (w, w, w)]
+    blocks = sum(c3(a, b) + c3(b, c) for a, b, c in encoder + decoder)
+    return blocks + sum(c3(a, a) for a, _, _ in decoder) + 9 * w * 3 + 3
+
+
+def discriminative_formula(channels: int, w: int) -> int:
+    encoder = [(channels, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w), (8 * w, 8 * w), (8 * w, 8 * w)]
+    ups = [(8 * w, 8 * w), (8 * w, 4 * w), (4 * w, 2 * w), (2 * w, w), (w, w)]
+    cats = [(16 * w, 8 * w), (12 * w, 4 * w), (6 * w, 2 * w), (3 * w, w), (2 * w, w)]
+    blocks = sum(c3(a, b) + c3(b, b) for a, b in encoder + cats)
+    return blocks + sum(c3(a, b) for a, b in ups) + 9 * w * 2 + 2
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameter_counts_are_the_papers():
+    with torch.device("meta"):
+        reconstructive, discriminative = ReconstructiveNetwork(128), DiscriminativeNetwork(6, 64)
+    assert parameters(reconstructive) == reconstructive_formula(128)
+    assert parameters(discriminative) == discriminative_formula(6, 64)
+    assert round(parameters(reconstructive) / 1e6, 2) == 69.05
+    assert round(parameters(discriminative) / 1e6, 2) == 28.37
+
+
+def test_every_level_has_the_published_shape():
+    reconstructive, discriminative = ReconstructiveNetwork(4).eval(), DiscriminativeNetwork(6, 4).eval()
+    seen = []
+    for block in [*reconstructive.encoder, *reconstructive.decoder]:
+        block.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[1:])))
+    assert reconstructive(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+    encoder = [(4, 64, 64), (8, 32, 32), (16, 16, 16), (32, 8, 8), (32, 4, 4)]
+    assert seen == [*encoder, (16, 8, 8), (8, 16, 16), (4, 32, 32), (4, 64, 64)]
+    seen.clear()
+    for block in [*discriminative.encoder, *discriminative.decoder]:
+        block.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[1:])))
+    assert discriminative(torch.rand(1, 6, 64, 64)).shape == (1, 2, 64, 64)
+    encoder = [(4, 64, 64), (8, 32, 32), (16, 16, 16), (32, 8, 8), (32, 4, 4), (32, 2, 2)]
+    assert seen == [*encoder, (32, 4, 4), (16, 8, 8), (8, 16, 16), (4, 32, 32), (4, 64, 64)]
+
+
+def test_the_reconstruction_has_no_skip_and_no_output_activation():
+    network = ReconstructiveNetwork(4).eval()
+    with torch.no_grad():
+        network.out.weight.zero_()
+        network.out.bias.copy_(torch.tensor([-3.0, 0.0, 5.0]))
+    assert network(torch.rand(1, 3, 32, 32)).mean((0, 2, 3)).tolist() == [-3.0, 0.0, 5.0]
+
+
+def test_logits_are_float32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = DiscriminativeNetwork(6, 4)(torch.rand(1, 6, 64, 64))
+    assert logits.dtype == torch.float32
+
+
+def test_initialisation_has_the_codes_spread():
+    torch.manual_seed(0)
+    network = ReconstructiveNetwork(16).apply(initialise)
+    convolutions = torch.cat([p.flatten() for n, p in network.named_parameters() if p.dim() == 4])
+    norms = torch.cat([m.weight for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)])
+    assert convolutions.mean().abs() < 1e-4
+    assert convolutions.std().item() == pytest.approx(0.02, rel=0.01)
+    assert norms.mean().item() == pytest.approx(1.0, abs=0.005)
+    assert norms.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 5, 21])
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+def test_the_score_is_that_of_a_zero_padded_mean_filter(kernel_size, reduce):
+    anomaly_map = torch.rand(3, 24, 30, generator=torch.Generator().manual_seed(0))
+    prediction = Scorer(kernel_size, reduce)(anomaly_map)
+    for one, score in zip(anomaly_map.double().numpy(), prediction.score.tolist(), strict=True):
+        smooth = uniform_filter(one, kernel_size, mode="constant")
+        assert score == pytest.approx(np.max(smooth) if reduce == "max" else np.mean(smooth), rel=1e-5)
+    assert torch.equal(prediction.anomaly_map, anomaly_map)
+
+
+def test_an_even_kernel_is_refused_by_its_key():
+    with pytest.raises(ConfigError, match=r"model\.scorer\.kernel_size"):
+        Scorer(4, "max")

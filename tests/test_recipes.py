@@ -1,0 +1,95 @@
+"""One contract for every recipe that is found: a new method is under test the moment its yaml exists."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+
+import anomaly_lab
+from anomaly_lab import config
+from tests.runs import composed, on_tree, options, ran
+from tests.trees import mvtec_tree
+
+RECIPES = options("model")
+# What a CPU trains in a test: the small sibling of a trained method, or a method that has none because it needs none.
+SMALL = [name for name in RECIPES if f"{name}_small" not in RECIPES]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    return mvtec_tree(tmp_path_factory.mktemp("tree"), train=7, good=3, bad=3, size=(70, 80))
+
+
+def tiny(tree: Path, name: str) -> list[str]:
+    return [f"model={name}", *on_tree(tree), "data.image_size=64", "trainer=debug", "data.batch_size=3"]
+
+
+@pytest.mark.parametrize("trainer", options("trainer"))
+@pytest.mark.parametrize("synthesis", options("synthesis"))
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_recipe_takes_every_synthesis_and_trainer(model, synthesis, trainer):
+    config.validate(composed(f"model={model}", "data=demo", f"synthesis={synthesis}", f"trainer={trainer}"))
+
+
+@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_recipe_takes_every_data_set(model, data):
+    cfg = composed(f"model={model}", f"data={data}", *([] if data in ("demo", "folder") else ["data.category=D_A"]))
+    config.validate(cfg)
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_recipe_builds_without_memory_for_its_weights(model):
+    with torch.device("meta"):
+        method = instantiate(composed(f"model={model}", "data=demo").model)
+    assert all(p.is_meta for p in method.parameters())
+    assert isinstance(method.localises, bool)
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_training_changes_the_method_and_the_run_keeps_what_it_promises(model, tree, tmp_path):
+    untrained = instantiate(composed(*tiny(tree, model)).model).state_dict()
+    metrics, path = ran(tmp_path, *tiny(tree, model))
+    trained = torch.load(path / "model.ckpt", weights_only=True)["state_dict"]
+    changed = [k for k, v in trained.items() if v.shape != untrained[k].shape or not torch.equal(v, untrained[k])]
+    assert changed
+    assert {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_aupro"} <= metrics.keys()
+    for name in ("config.yaml", "overrides.txt", "manifest.json", "metrics.json", "predictions.csv", "curves.npz", "training.csv"):
+        assert (path / name).stat().st_size > 0, name
+    assert not (path / "resume.ckpt").exists()
+    assert len(list((path / "maps").glob("*.png"))) == 6
+    assert not list(path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_prediction_has_the_promised_form_and_survives_saving(model, tree, tmp_path):
+    _, path = ran(tmp_path, *tiny(tree, model))
+    with (path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    arrays = [np.array(Image.open(row["path"])) for row in rows]
+    loaded = anomaly_lab.load(path)
+    prediction = loaded.predict(arrays)
+    assert prediction.anomaly_map.shape == (len(rows), 64, 64)
+    assert prediction.score.shape == (len(rows),)
+    assert prediction.anomaly_map.dtype == prediction.score.dtype == torch.float32
+    assert prediction.anomaly_map.isfinite().all()
+    np.testing.assert_allclose(prediction.score, [float(row["score"]) for row in rows], rtol=1e-4, atol=1e-6)
+    alone = torch.cat([loaded.predict([array]).score for array in arrays])
+    torch.testing.assert_close(alone, prediction.score, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(model, tree, tmp_path):
+    def weights(where: str, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+        metrics, path = ran(tmp_path / where, *tiny(tree, model), f"seed={seed}")
+        return torch.load(path / "model.ckpt", weights_only=True)["state_dict"], metrics
+
+    (first, metrics), (again, same_metrics), (other, _) = weights("a", 0), weights("b", 0), weights("c", 1)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert metrics == same_metrics
+    learned = [key for key, value in first.items() if value.is_floating_point() and value.numel() > 1]
+    assert any(not torch.equal(first[key], other[key]) for key in learned)

@@ -1,0 +1,69 @@
+"""Small data sets on disk: every image a noisy grey part, every defect a bright square, all set by the arguments."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SPLITS = ("train", "validation", "good", "bad")
+
+
+def write_png(path: Path, array: np.ndarray) -> Path:
+    """Write (H, W) or (H, W, 3) uint8, or an (H, W) bool mask as 0/255; make the folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array.astype(np.uint8) * 255 if array.dtype == bool else array).save(path)
+    return path
+
+
+def normal_image(size: tuple[int, int], *address: int) -> np.ndarray:
+    """Return a (H, W, 3) uint8 gradient of 60 to 120 with noise of +-8; another address gives another image."""
+    noise = np.random.default_rng(address).integers(-8, 9, (*size, 3))
+    return (np.linspace(60, 120, size[1])[None, :, None] + noise).astype(np.uint8)
+
+
+def defective_image(size: tuple[int, int], *address: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return a normal image with a square of 240 to 255, a fifth of the shorter side long, and its (H, W) bool mask."""
+    rng = np.random.default_rng((*address, 1))
+    side = max(1, min(size) // 5)
+    top, left = (int(rng.integers(0, length - side + 1)) for length in size)
+    mask = np.zeros(size, bool)
+    mask[top : top + side, left : left + side] = True
+    image = normal_image(size, *address)
+    image[mask] = rng.integers(240, 256, (side * side, 3))
+    return image, mask
+
+
+def _normals(folder: Path, count: int, size: tuple[int, int], split: str) -> None:
+    for index in range(count):
+        write_png(folder / f"{index:03}.png", normal_image(size, SPLITS.index(split), index))
+
+
+def mvtec_tree(
+    root: Path,
+    category: str = "part",
+    train: int = 6,
+    good: int = 3,
+    bad: int = 3,
+    size: tuple[int, int] = (40, 48),
+    validation: int = 0,
+) -> Path:
+    """Write ``root/category`` as MVTec AD lays it out, with one defect, ``scratch``; return ``root``."""
+    folder = root / category
+    _normals(folder / "train/good", train, size, "train")
+    _normals(folder / "validation/good", validation, size, "validation")
+    _normals(folder / "test/good", good, size, "good")
+    for index in range(bad):
+        image, mask = defective_image(size, SPLITS.index("bad"), index)
+        write_png(folder / f"test/scratch/{index:03}.png", image)
+        write_png(folder / f"ground_truth/scratch/{index:03}_mask.png", mask)
+    return root
+
+
+def folder_tree(root: Path, good: int = 9, bad: int = 3, size: tuple[int, int] = (40, 48)) -> Path:
+    """Write ``root/good``, ``root/bad_dent`` and ``root/masks/bad_dent`` with equal stems; return ``root``."""
+    _normals(root / "good", good, size, "train")
+    for index in range(bad):
+        image, mask = defective_image(size, SPLITS.index("bad"), index)
+        write_png(root / f"bad_dent/{index:03}.png", image)
+        write_png(root / f"masks/bad_dent/{index:03}.png", mask)
+    return root
