@@ -50,17 +50,20 @@ def main() -> int:
 
 
 def prepare() -> None:
-    """Check the arguments, quote their paths, and make experiments/ the config group ``experiment``."""
+    """Check the arguments, quote their paths, and make the folder experiments/ a config group."""
     sys.argv[1:] = [keep_path(argument) for argument in sys.argv[1:]]
-    options, unknown = get_args_parser().parse_known_args()
-    if unknown or any(re.match(r"\+experiment=.*,", override) for override in options.overrides):
-        wrong = f"{unknown[0]} is not understood; " if unknown else ""
-        raise ConfigError(f"{wrong}options such as -m come first, then all key=value, one +experiment=NAME among them")
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    options, unknown = parser.parse_known_args()
+    if unknown:
+        raise ConfigError(f"{unknown[0]} is no option; keys are set by key=value, all of them after the options")
+    if any(re.match(r"\+experiments=.*,", override) for override in options.overrides):
+        raise ConfigError("experiments: each is a sweep of its own; give one at a time")
     for file in Path(options.config_dir or os.devnull).glob("*/*.yaml"):
         if (ROOT / "conf" / file.parent.name / file.name).exists():
             raise ConfigError(f"{file}: conf has an option of this name, which would win; rename the file")
     for file in (ROOT / "experiments").glob("*.yaml"):  # a group is a folder inside conf/, or what is stored
-        ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiment", package="_global_")
+        ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiments", package="_global_")
 
 
 def report(error: BaseException) -> int:
@@ -115,7 +118,8 @@ def explain(error: Exception) -> str:
     elif isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         line, word, choices = f"{cause.full_key} is no key", str(cause.key), [str(key) for key in cause.parent_node]
     else:
-        return re.split(" Config search path:| See https:", line)[0]
+        given = f" (in: {shlex.join(sys.argv[1:])})" if isinstance(error, ValueError) else ""
+        return re.split(" Config search path:| See https:", line)[0] + given
     close = difflib.get_close_matches(word, choices, 1)
     return f"{line}; did you mean {close[0]}?" if close else f"{line}; there are: {', '.join(choices)}"
 

@@ -24,13 +24,14 @@ from anomaly_lab.data.tree import ListingError, images
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
 
+SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 FEW_IMAGES = 10
 ASPECT_SPREAD, SIZE_SPREAD = 1.2, 2.0  # largest by smallest, from which on a warning is due
 FATES = {
-    "missing": "have no mask; without all of them there are no pixel metrics",
-    "empty": "have a mask in which no pixel is anomalous",
-    "cut": "have their anomaly outside data.crop or data.center_crop",
-    "lost": "have an anomaly too small for data.image_size: the network's mask of it is empty",
+    "missing": "anomalous images have no mask; without all of them there are no pixel metrics",
+    "empty": "anomalous images have a mask in which no pixel is anomalous",
+    "cut": "anomalies lie outside data.crop or data.center_crop",
+    "lost": "anomalies are too small for data.image_size: the network's masks of them are empty",
 }
 
 
@@ -63,13 +64,13 @@ def check(cfg: DictConfig) -> None:
     cfg.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}  # that of a recipe may want textures
     config.validate(cfg)
     data: AnomalyDataModule = instantiate(cfg.data)
-    looks, findings = inspect(data)
+    looks, findings = examine(data)
     print("\n".join([*table(looks), *listing(findings)]))
     if problems := sum(finding.level == "problem" for finding in findings):
         raise DataError(f"{cfg.data.root}: {problems} of these findings must be mended before a run")
 
 
-def inspect(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
+def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
     """Look at every file, past any error; problems come first."""
     splits, errors = list_records(data)
     try:
@@ -78,7 +79,7 @@ def inspect(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
         geometry, errors = None, [*errors, *([] if isinstance(error, ListingError) else [str(error)])]
     rows = [(role, record) for role, records in splits.items() for record in records]
     with ThreadPoolExecutor() as pool:
-        reading = pool.map(lambda row: look(*row, geometry), rows)
+        reading = pool.map(lambda row: look(row[0], row[1], geometry), rows)
         looks = list(tqdm(reading, "reading", len(rows), leave=False, disable=None))
     errors += [error for seen in looks for error in seen.errors]
     findings = [Finding("problem", error, []) for error in dict.fromkeys(errors)]
@@ -95,35 +96,172 @@ def list_records(data: AnomalyDataModule) -> tuple[dict[str, list[ImageRecord]],
         whole = str(error)
     splits: dict[str, list[ImageRecord]] = {}
     errors: list[str] = []
-    for role, split in ("train", "train"), ("normal", "validation"), ("test", "test"):
+    for split in SPLITS:
+        role = "normal" if split == "validation" else split
         try:
             splits[role] = data.records(split)
         except ListingError as error:
-            splits[role] = error.records
-            errors += error.problems
+            splits[role], errors = error.records, errors + error.problems
         except DataError as error:
             errors.append(str(error))
     return splits, errors or [whole]
 
 
 def look(role: str, record: ImageRecord, geometry: Geometry | None) -> Look:
-    """Read an image and its mask; without a geometry every anomalous pixel is visible."""
+    """Read an image and its mask."""
+    seen = Look(role, record, [])
     try:
         image = read_image(record.image)
         size = (image.shape[0], image.shape[1])
-        fate = "missing" if record.label and record.mask is None else "visible"
         digest = hashlib.blake2b(repr(size).encode() + image.tobytes()).digest()
-        seen = Look(role, record, [], size, kind_of(record.image), digest, fate)
-        if record.mask is None:
-            return seen
-        mask = read_mask(record.mask, size)
+        seen = seen._replace(size=size, kind=kind_of(record.image), digest=digest)
+        return seen._replace(fate=fate_of(record, size, geometry))
     except DataError as error:
-        return ...
-    if geometry is None or not mask.any():
-        return seen._replace(fate="visible" if mask.any() else "empty")
+        return seen._replace(errors=[str(error)])
+
+
+def kind_of(path: Path) -> str:
+    """Return a readable image's format and mode, such as ``PNG RGB``."""
+    with Image.open(path) as file:
+        wide = ";16" in str(file.tile[:1]) and ";16" not in file.mode
+        return f"{file.format} {file.mode}{' 16 bit' if wide else ''}"
+
+
+def fate_of(record: ImageRecord, size: tuple[int, int], geometry: Geometry | None) -> str:
+    """Return what becomes of the anomaly on its way to the network; without a geometry none is cut or lost."""
+    if record.mask is None:
+        return "missing" if record.label else "visible"
+    mask = read_mask(record.mask, size)
+    if not mask.any():
+        return "empty"
+    if geometry is None:
+        return "visible"
     placement = geometry.place(size)
     if not mask[placement.source.slices].any():
-        return seen._replace(fate="cut")
-    return seen._replace(fate="visible" if resize_mask(mask, placement, geometry.size).any() else "lost")
+        return "cut"
+    return "visible" if resize_mask(mask, placement, geometry.size).any() else "lost"
 
 
+def duplicates(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+    """Find images of equal pixels."""
+    groups: dict[bytes, list[Look]] = defaultdict(list)
+    for seen in looks:
+        groups[seen.digest].append(seen)
+    found: dict[tuple[Literal["problem", "warning"], str], list[str]] = defaultdict(list)
+    for digest, same in groups.items():
+        if len(same) == 1 or not digest:
+            continue
+        names = " = ".join(name_of(data, seen.record.image) for seen in same)
+        if len({seen.record.label for seen in same}) == 2:
+            found["problem", "stand among the good and among the defective ones"].append(names)
+        elif len({seen.role for seen in same}) > 1:
+            found["problem", "stand in more than one of train, normal and test"].append(names)
+        else:
+            found["warning", f"stand in {same[0].role} more than once"].append(names)
+    for (level, text), files in found.items():
+        yield Finding(level, f"images of the same pixels {text}: {len(files)}", files)
+
+
+def masks(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+    """Find anomalies that are marked nowhere, or where the network cannot see them."""
+    anomalous = [seen for seen in looks if seen.record.label]
+    for fate, what in FATES.items():
+        files = [name_of(data, seen.record.image) for seen in anomalous if seen.fate == fate]
+        stops = fate == "empty" or (fate == "missing" and data.masks == "required")
+        if files:
+            yield Finding("problem" if stops else "warning", f"{len(files)} of {len(anomalous)} {what}", files)
+
+
+def masks_of_normals(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+    """Find good test images with an anomaly: in a mask of theirs, which may lie beside the folders of the others."""
+    good = [seen for seen in looks if seen.role == "test" and not seen.record.label]
+    homes = {seen.record.image.parent for seen in good}
+    tops = {seen.record.mask.parent.parent for seen in looks if seen.record.mask}
+    near = [mask for folder in {top / home.name for top in tops for home in homes} - homes for mask in images(folder)]
+    by_stem = {mask.stem.removesuffix("_mask"): mask for mask in near}
+    files = []
+    for seen in good:
+        mask = seen.record.mask or by_stem.get(seen.record.image.stem)
+        again = look(seen.role, seen.record._replace(mask=mask), None) if mask else seen
+        if mask and again.fate == "visible" and not again.errors:
+            files.append(f"{name_of(data, seen.record.image)} = {name_of(data, mask)}")
+    if files:
+        yield Finding("problem", f"{len(files)} good images have a mask with anomalous pixels", files)
+
+
+def shapes(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+    """Find sizes, aspects and file kinds that differ so much that a method may learn them."""
+    sizes = [seen.size for seen in looks if seen.size]
+    if not sizes:
+        return
+    aspects, sides = sorted(width / height for height, width in sizes), sorted(max(size) for size in sizes)
+    if data.fit == "stretch" and aspects[-1] / aspects[0] > ASPECT_SPREAD:
+        text = f"width / height is {aspects[0]:.2g} to {aspects[-1]:.2g}"
+        yield Finding("warning", f"{text}: data.fit=stretch distorts each image differently; data.fit=pad does not", [])
+    if sides[-1] / sides[0] > SIZE_SPREAD:
+        text = f"the longer side is {sides[0]} to {sides[-1]} pixels"
+        yield Finding("warning", f"{text}: after resizing, equal defects differ in size", [])
+    kinds = Counter(seen.kind for seen in looks if seen.kind)
+    if len(kinds) > 1:
+        text = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        yield Finding("warning", f"files of several kinds ({text}): a method may tell good from defective by that", [])
+
+
+def counts(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:  # noqa: ARG001 - as the others
+    """Find splits too small to learn from or to measure on."""
+    train = sum(seen.role == "train" for seen in looks)
+    if 0 < train < FEW_IMAGES:
+        yield Finding("warning", f"only {train} images to train on", [])
+    labels = {seen.record.label for seen in looks if seen.role == "test"}
+    if len(labels) == 1:
+        kind = "good" if labels == {True} else "defective"
+        yield Finding(
+            "warning", f"no {kind} images to test on: nothing that needs both can be measured, like AUROC", []
+        )
+
+
+def name_of(data: AnomalyDataModule, path: Path) -> str:
+    """Return the path below ``data.root``."""
+    root = Path(data.root).expanduser()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def table(looks: list[Look]) -> Iterator[str]:
+    """Lay out one line for each split and defect."""
+    groups: dict[tuple[str, str], list[Look]] = defaultdict(list)
+    for seen in looks:
+        groups[seen.role, seen.record.defect].append(seen)
+    rows: list[tuple[str, ...]] = [("", "", "images", "masks", "height", "width", "files")]
+    for (role, defect), group in groups.items():
+        masked = sum(seen.record.mask is not None for seen in group)
+        sizes = [seen.size for seen in group if seen.size]
+        kinds = Counter(seen.kind for seen in group if seen.kind)
+        files = ", ".join(kind if len(kinds) == 1 else f"{kind} x {count}" for kind, count in kinds.most_common())
+        spans = [span(lengths) for lengths in zip(*sizes, strict=True)] if sizes else ["", ""]
+        rows.append((role, defect, str(len(group)), str(masked), *spans, files))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def span(lengths: Iterable[int]) -> str:
+    """Return smallest / median / largest, or the one length there is."""
+    ordered = sorted(lengths)
+    low, middle, high = ordered[0], statistics.median_low(ordered), ordered[-1]
+    return f"{low}" if low == high else f"{low} / {middle} / {high}"
+
+
+def listing(findings: list[Finding]) -> Iterator[str]:
+    """Lay out the findings; of a warning the first files."""
+    for finding in findings:
+        shown = finding.files if finding.level == "problem" else finding.files[:FEW_IMAGES]
+        yield f"\n{finding.level.upper()}: {finding.text}"
+        yield from (f"  {file}" for file in shown)
+        if len(shown) < len(finding.files):
+            yield f"  and {len(finding.files) - len(shown)} more"
+    if not findings:
+        yield "\nNothing found that is wrong."
+
+
+if __name__ == "__main__":
+    sys.exit(main(check))

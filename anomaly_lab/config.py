@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
 
@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.loggers import Mirror
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.trainer import TrainerSettings
@@ -25,8 +26,7 @@ GROUPS = ("model", "data", "synthesis", "trainer", "logger")
 NODE = {"_target_": str, "_partial_": bool}
 FOREIGN_TARGETS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 # What makes no other run; a seed makes one, but has its own part in the run directory's name.
-IGNORED = ("logger", "trainer.device", "trainer.devices", "data.workers", "data.root")
-IGNORED = (*IGNORED, "resume", "retry", "tag", "runs", "seed")
+IGNORED = tuple("logger trainer.device trainer.devices data.workers data.root resume retry tag runs seed".split())  # noqa: SIM905
 
 Leaf = tuple[str, Any, bool]  # dotted path, value (a float where one is wanted), whether it acts at evaluation only
 
@@ -45,19 +45,19 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Frame:
-    """The top level; ``data`` points to ``synthesis``, which comes first so that an error names the key as written."""
+    """The top level; what other keys point to comes first, so that an error names the key as it was written."""
 
-    synthesis: Synthesizer
-    model: AnomalyMethod
-    data: AnomalyDataModule
-    trainer: TrainerSettings
-    logger: object
-    evaluation: Annotated[Evaluation, EVALUATION_ONLY]
     seed: int
     tag: str
     runs: str
     resume: bool
     retry: Literal["none", "failed"]
+    evaluation: Annotated[Evaluation, EVALUATION_ONLY]
+    synthesis: Synthesizer
+    model: AnomalyMethod
+    data: AnomalyDataModule
+    trainer: TrainerSettings
+    logger: Mirror
 
 
 def validate(cfg: DictConfig) -> list[Leaf]:
@@ -65,8 +65,9 @@ def validate(cfg: DictConfig) -> list[Leaf]:
     try:
         return list(_leaves(OmegaConf.to_container(cfg, resolve=True), Frame, ""))
     except OmegaConfBaseException as error:
-        missing = [f"{key} is missing: give {key}=VALUE" for key in sorted(OmegaConf.missing_keys(cfg))]
-        raise ConfigError([*missing, f"{error.full_key}: {error.msg}".partition("\n")[0]][0]) from error
+        missing = re.findall(r"mandatory value: (\S+)", str(error.msg))
+        line = f"{missing[0]} is missing: give {missing[0]}=VALUE" if missing else f"{error.full_key}: {error.msg}"
+        raise ConfigError(line.partition("\n")[0]) from error
 
 
 def training_part(cfg: DictConfig) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def hashes(cfg: DictConfig) -> tuple[str, str]:
 
 
 def differing(cfg: DictConfig, recipe: DictConfig) -> dict[str, Any]:
-    """Return, by dotted key, the values that are not the recipe's, but for `IGNORED` and what other keys' values entail."""
+    """Return, by dotted key, the values that are not the recipe's, but for `IGNORED`; the recipe may miss values."""
     # Compared unresolved, so that data.synthesis, which points to synthesis, is no second difference.
     raw, recipe_raw = (dict(_flat(OmegaConf.to_container(c), "")) for c in (cfg, recipe))
     resolved = dict(_flat(OmegaConf.to_container(cfg, resolve=True), ""))
@@ -160,25 +161,26 @@ def _keys(node: dict[str, Any], want: Any, path: str) -> dict[str, Any]:
         schema = _target(node, want, path)
     elif origin in (dict, Mapping, Any):
         return dict.fromkeys(node, (*get_args(want), Any, Any)[1])
-    elif not is_dataclass(origin) or inspect.isabstract(origin):
+    elif origin not in (Frame, Evaluation):
         raise _misfit(node, want, path)
     parameters = list(inspect.signature(schema, eval_str=True).parameters.values())
     parameters = parameters[node.get("_partial_") is True :]  # the first argument comes at the call
     known = (NODE if "_target_" in node else {}) | {p.name: p.annotation for p in parameters}
-    for key in node.keys() - known.keys():
-        raise ConfigError(f"{path}.{key}".lstrip(".") + f" is no key{_near(key, known)}")
+    for key in (key for key in node if key not in known):
+        raise ConfigError(f"{path}.{key} is no key{_near(key, known)}".lstrip("."))
     required = {p.name for p in parameters if p.default is p.empty}
     return {key: annotation for key, annotation in known.items() if key in node or key in required}
 
 
 def _target(node: dict[str, Any], want: Any, path: str) -> Callable[..., Any]:
     """Return what a node names, if the call gives what is wanted; a `Callable` is wanted with ``_partial_: true``."""
-    target, later = _located(node["_target_"], f"{path}._target_"), get_origin(want) is Callable
+    target: Callable[..., Any] = _located(node["_target_"], f"{path}._target_")
+    later = get_origin(want) is Callable
     made = target if inspect.isclass(target) else inspect.signature(target, eval_str=True).return_annotation
     kind = get_args(want)[-1] if later else want
     if kind is not Any and node.get("_partial_", False) is not later:
         raise ConfigError(f"{path}._partial_ must be {str(later).lower()}")
-    unchecked = kind in (Any, object) or (inspect.isclass(kind) and Protocol in kind.__bases__)
+    unchecked = kind is Any or (inspect.isclass(kind) and Protocol in kind.__bases__)
     if not unchecked and not (inspect.isclass(kind) and inspect.isclass(made) and issubclass(made, kind)):
         raise _misfit(node, want, path)
     return target
@@ -195,17 +197,18 @@ def _located(target: Any, path: str) -> Any:
     made_here = {k: v for k, v in public.items() if inspect.isclass(v) or inspect.isfunction(v)}
     own = {k: v for k, v in made_here.items() if v.__module__.startswith(module_name) and not inspect.isabstract(v)}
     if name not in own:
-        raise ConfigError(f"{path}: {module_name} has no class or function {name}{_near(name, own)}")
+        raise ConfigError(f"{path}: {module_name} has no final class or function {name}{_near(name, own)}")
     return own[name]
 
 
 def _misfit(value: Any, want: Any, path: str) -> ConfigError:
     wanted = re.sub(r"[\w.]+\.", "", inspect.formatannotation(want))
     shown = value.get("_target_", "a mapping") if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
+    as_text = f"""; as text: {path}="'{shown}'\"""" if want is str and isinstance(value, (int, float)) else ""
     close = difflib.get_close_matches(str(value), re.findall("'(.*?)'", wanted), 1)
-    return ConfigError(f"{path} must be {wanted}, not {shown}{f'; did you mean {close[0]}?' if close else ''}")
+    return ConfigError(f"{path} must be {wanted}, not {shown}{as_text}{f'; did you mean {close[0]}?' if close else ''}")
 
 
-def _near(key: Any, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(key), choices, 1)
+def _near(word: Any, choices: Iterable[str]) -> str:
+    close = difflib.get_close_matches(str(word), choices, 1)
     return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(choices)}"

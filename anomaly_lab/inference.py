@@ -33,10 +33,10 @@ class LoadedRun:
         if manifest.get("status") != "done":
             raise RunError(f"{path}: is no finished run (status {manifest.get('status', 'missing')}); give the folder of one")
         cfg = OmegaConf.load(directory.path / "config.yaml")
-        data: AnomalyDataModule = instantiate(cfg.data)
+        data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
         data.crop_box = manifest["crop_box"]
         self.geometry = data.geometry()
-        self.method: AnomalyMethod = instantiate(cfg.model).eval()
+        self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all").eval()
         load_weights(self.method, directory.checkpoint, manifest["training_hash"])
         self.threshold: float | None = directory.metrics().get("threshold")
 

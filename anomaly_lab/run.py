@@ -34,9 +34,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Everything that a user can get wrong fails before the run directory exists.
     """
     config.validate(cfg)
-    instantiate(cfg.trainer).accelerator()
+    instantiate(cfg.trainer, _convert_="all").accelerator()
     L.seed_everything(cfg.seed, verbose=False)
-    data: AnomalyDataModule = instantiate(cfg.data)
+    data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
     hydra = HydraConfig.get()
     config_hash, training_hash = config.hashes(cfg)
     made_from = {"data_fingerprint": data.fingerprint()}
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     )
     if ask() == "run":
         data.setup("fit")
-        method: AnomalyMethod = instantiate(cfg.model)
+        method: AnomalyMethod = instantiate(cfg.model, _convert_="all")
         with directory.lock() as held:
             if not held:
                 log.warning("%s: another process works on it; skipped", directory.path)
@@ -93,8 +93,8 @@ def fit_and_test(
         directory, data, settings.resolution, settings.fpr_limit, settings.target_fpr, settings.bootstrap
     )
     overlays = Overlays(directory, data, settings.overlays, settings.save_maps)
-    with instantiate(cfg.logger).opened(directory.path, OmegaConf.to_container(cfg, resolve=True)) as loggers:
-        trainer = instantiate(cfg.trainer).build([*watch, evaluation, overlays], loggers)
+    with instantiate(cfg.logger, _convert_="all").opened(directory.path, OmegaConf.to_container(cfg, resolve=True)) as loggers:
+        trainer = instantiate(cfg.trainer, _convert_="all").build([*watch, evaluation, overlays], loggers)
         equal = {name: manifest[name] for name in ("training_hash", "seed", "data_fingerprint")}
         if not directory.checkpoint.exists() and (trained := finished_training(directory.path.parent, equal)):
             directory.take_weights(trained)

@@ -45,14 +45,14 @@ def test_every_recipe_takes_every_data_set(model, data):
 @pytest.mark.parametrize("model", RECIPES)
 def test_every_recipe_builds_without_memory_for_its_weights(model):
     with torch.device("meta"):
-        method = instantiate(composed(f"model={model}", "data=demo").model)
+        method = instantiate(composed(f"model={model}", "data=demo").model, _convert_="all")
     assert all(p.is_meta for p in method.parameters())
     assert isinstance(method.localises, bool)
 
 
 @pytest.mark.parametrize("model", SMALL)
 def test_training_changes_the_method_and_the_run_keeps_what_it_promises(model, tree, tmp_path):
-    untrained = instantiate(composed(*tiny(tree, model)).model).state_dict()
+    untrained = instantiate(composed(*tiny(tree, model)).model, _convert_="all").state_dict()
     metrics, path = ran(tmp_path, *tiny(tree, model))
     trained = torch.load(path / "model.ckpt", weights_only=True)["state_dict"]
     changed = [k for k, v in trained.items() if v.shape != untrained[k].shape or not torch.equal(v, untrained[k])]

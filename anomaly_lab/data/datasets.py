@@ -35,9 +35,11 @@ def decode(records: list[ImageRecord], geometry: Geometry, memory_gb: float) -> 
         DataError: naming the first file, in the order of the records, that cannot be used.
     """
     shape = (len(records), *geometry.size)
-    large = 3 * np.prod(shape) > memory_gb * 2**30
-    store = tempfile.TemporaryFile() if large else None  # noqa: SIM115 - the memory map keeps it open
-    images = np.memmap(store, np.uint8, "w+", shape=(*shape, 3)) if store else np.zeros((*shape, 3), np.uint8)
+    if 3 * np.prod(shape) > memory_gb * 2**30:
+        with tempfile.TemporaryFile() as store:  # the map outlives the handle
+            images: np.ndarray = np.memmap(store, np.uint8, "w+", shape=(*shape, 3))
+    else:
+        images = np.zeros((*shape, 3), np.uint8)
     masks = np.zeros(shape, bool)
 
     def read(row: int) -> tuple[Placement, tuple[int, int]]:

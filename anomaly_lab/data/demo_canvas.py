@@ -1,12 +1,12 @@
 """The demo's canvas: planes, images, a few brushes and the camera that takes the picture.
 
-Planes are (N, N) float32 and images (3, N, N), ``ZOOM`` times as large as the file they end in. Lengths are pixels of that
-file, and the origin is its centre.
+Planes are (N, N) float32 and images (3, N, N), ``ZOOM`` times as large as the file they end in. Lengths are pixels of
+that file, and the origin is its centre.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 SIDE, ZOOM = 256, 2
 N = SIDE * ZOOM
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32; cv2's and NumPy's annotations are wider than what they return
 Colour = tuple[float, float, float]
 X, Y = np.meshgrid(*[(np.arange(N, dtype=np.float32) + 0.5) / ZOOM - SIDE / 2] * 2)
 
@@ -32,7 +32,7 @@ class Scene(NamedTuple):
     image: Array  # (3, N, N) in about [0, 1]
     surface: Array  # (N, N) in [0, 1]: where a surface defect may lie
     light: tuple[float, float]  # unit vector in the image plane, towards the lamp
-    own: dict[str, Callable[[np.random.Generator], Drawing]]  # defects that need the part drawn anew
+    own: Mapping[str, Callable[[np.random.Generator], Drawing]]  # defects that need the part drawn anew
 
 
 def ramp(inside: Array) -> Array:
@@ -54,7 +54,7 @@ def bell(x: Array, width: float) -> Array:
 
 def tinted(tone: Array, colour: Colour) -> Array:
     """A plane of grey values as an image of one hue."""
-    return tone * np.float32(colour)[:, None, None]
+    return tone * np.array(colour, np.float32)[:, None, None]
 
 
 def mix(image: Array, paint: Array | float, alpha: Array) -> Array:
@@ -91,11 +91,11 @@ def camera(rng: np.random.Generator) -> Callable[[Array], NDArray[np.uint8]]:
     noise = rng.standard_normal((SIDE, SIDE, 3), np.float32) * rng.uniform(0.008, 0.018)
     x, y = (g[::ZOOM, ::ZOOM] * (2 / SIDE) for g in (X, Y))
     lit = gain * (1 + tilt * (x * math.cos(angle) + y * math.sin(angle)) - fall / 2 * (x * x + y * y))
-    balance = np.float32([1 + warm, 1, 1 - warm])
+    balance = np.array([1 + warm, 1, 1 - warm], np.float32)
 
     def expose(image: Array) -> NDArray[np.uint8]:
         small = cv2.resize(cv2.merge(list(image)), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         seen = np.maximum(cv2.GaussianBlur(small, (0, 0), 0.45) * lit[..., None] * balance, 0) ** gamma
-        return np.rint(np.clip(seen + noise * np.sqrt(0.4 + seen), 0, 1) * 255).astype(np.uint8)
+        return np.asarray(np.rint(np.clip(seen + noise * np.sqrt(0.4 + seen), 0, 1) * 255), np.uint8)
 
     return expose

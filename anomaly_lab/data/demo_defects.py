@@ -41,7 +41,8 @@ def blob(rng: np.random.Generator, dx: Array, dy: Array, radius: float, rough: f
     angle, edge = np.arctan2(dy, dx), np.zeros_like(dx)
     for k in range(2, 9):
         edge += rng.normal(0, rough / k**1.4) * np.cos(k * angle + rng.uniform(0, math.tau))
-    return radius * np.exp(edge) - np.sqrt(dx * dx + dy * dy)
+    inside: Array = radius * np.exp(edge) - np.sqrt(dx * dx + dy * dy)
+    return inside
 
 
 def trail(rng: np.random.Generator, start: tuple[float, float], length: float, wander: float, jag: float) -> Array:
@@ -49,31 +50,31 @@ def trail(rng: np.random.Generator, start: tuple[float, float], length: float, w
     steps = round(length / 2)
     heading = rng.uniform(0, math.tau) + np.cumsum(rng.normal(0, wander, steps))
     line = 2 * np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1), axis=0) + rng.normal(0, jag, (steps, 2))
-    return (line + start).astype(np.float32)
+    return np.asarray(line + start, np.float32)
 
 
 def best_trail(scene: Scene, rng: np.random.Generator, length: float, wander: float, jag: float) -> Array:
-    """Of twelve random trails the one that lies most on the surface."""
+    """Of 24 random trails the one that lies most on the surface."""
 
     def covered(line: Array) -> int:
         column, row = np.rint((line + SIDE / 2) * ZOOM).astype(int).T
         within = (np.minimum(column, row) >= 0) & (np.maximum(column, row) < N)
         return int((scene.surface[row[within], column[within]] > 0.5).sum())
 
-    return max((trail(rng, spot(scene, rng, 5), length, wander, jag) for _ in range(12)), key=covered)
+    return max((trail(rng, spot(scene, rng, 5), length, wander, jag) for _ in range(24)), key=covered)
 
 
 def distance(line: Array) -> Array:
     """Distance to a polyline of points (K, 2)."""
     canvas = np.full((N, N), 255, np.uint8)
     points = np.rint(((line + SIDE / 2) * ZOOM - 0.5) * 16).astype(np.int32)
-    cv2.polylines(canvas, [points], False, 0, 1, cv2.LINE_8, 4)
+    cv2.polylines(canvas, [points], isClosed=False, color=0, shift=4)
     return cv2.distanceTransform(canvas, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) / ZOOM
 
 
 def scratch(scene: Scene, rng: np.random.Generator) -> Drawing:
     """A shallow groove: bare bright bottom, one lip lit, the other in shade."""
-    away, width = distance(best_trail(scene, rng, rng.uniform(55, 90), 0.03, 0)), rng.uniform(0.9, 1.4)
+    away, width = distance(best_trail(scene, rng, rng.uniform(55, 90), 0.03, 0)), rng.uniform(1.1, 1.6)
     shape = ramp(width + 0.8 - away) * scene.surface
     groove = relief(-1.3 * width * bell(away, width), scene.light)
     bare = rng.uniform(0.55, 0.8) * soft(width - away, 1.2) * (1 + 0.2 * grain(rng, 0.5)) * scene.surface
@@ -141,7 +142,7 @@ def fibre(scene: Scene, rng: np.random.Generator, colours: tuple[Colour, ...]) -
     """A loose foreign thread on top, with the shadow that it casts."""
     line = best_trail(scene, rng, rng.uniform(50, 90), 0.16, 0)
     away, thick = distance(line), rng.uniform(1.4, 1.9)
-    shade = 0.45 * soft(thick - distance(line - 2 * np.float32(scene.light)), 3)
+    shade = 0.45 * soft(thick - distance(line - 2 * np.array(scene.light, np.float32)), 3)
     body = soft(thick - away, 0.9) * scene.surface
     tone = (
         0.85 + 0.3 * relief(np.sqrt(np.clip(thick * thick - away * away, 0, None)), scene.light) + 0.1 * grain(rng, 0.6)

@@ -1,7 +1,8 @@
-"""The demo's three parts, flawless and with the defects that change their build: a fabric, a hex nut, a packaged chip."""
+"""The demo's three parts, flawless and with the defects that change their build: fabric, hex nut, packaged chip."""
 
 import math
-from typing import NamedTuple
+from functools import reduce
+from typing import NamedTuple, final
 
 import cv2
 import numpy as np
@@ -90,9 +91,9 @@ def weave(rng: np.random.Generator) -> Scene:
     def missing_yarn(rng: np.random.Generator) -> Drawing:
         """A weft yarn is broken off over some length, and the warp sinks into the gap."""
         thread, start, length = rng.integers(34, 46), rng.uniform(33, 41), rng.uniform(5, 8)
-        ends = np.minimum(a - start, start + length - a) * pitch
+        ends = np.minimum(a - start, start + length - a) * pitch + field(rng, 48)
         strip = (np.floor(b) == int(thread)) * ramp(ends)
-        return Drawing(draw(warp - 0.3 * strip, np.where(strip > 0, -0.9, weft)) * (1 - 0.3 * strip), strip)
+        return Drawing(draw(warp - 0.3 * strip, np.where(strip > 0, -0.9, weft)) * (1 - 0.2 * strip), strip)
 
     return Scene(draw(warp, weft), np.ones_like(X), light, {"missing_yarn": missing_yarn})
 
@@ -100,15 +101,16 @@ def weave(rng: np.random.Generator) -> Scene:
 def nut(rng: np.random.Generator) -> Scene:
     """A turned hex nut on a matte table."""
     (u, v, turn), light = posed(rng, math.pi, 9, 0.05), lamp(rng)
-    r, angle = np.sqrt(u * u + v * v), np.arctan2(v, u)
-    flats = np.max([np.abs(u * math.cos(t) + v * math.sin(t)) for t in (0, math.tau / 6, math.tau / 3)], axis=0)
-    outline = np.minimum(80 - flats, 89.5 - r)
+    r, to_lamp = np.sqrt(u * u + v * v), math.atan2(light[1], light[0]) - turn
+    cos, sin = u / r, v / r
+    flats = (80 - np.abs(u * math.cos(t) + v * math.sin(t)) for t in (0, math.tau / 6, math.tau / 3))
+    outline = reduce(np.minimum, flats, 89.5 - r)
     rings = rng.normal(0, 1, 300).astype(np.float32)[(r * 1.4).astype(np.int32)]
     fuzz, patches, wear = grain(rng, 0.5), field(rng, 6), field(rng, 6)
     steel, table = dyed(rng, (0.70, 0.70, 0.68), 0.10), dyed(rng, (0.23, 0.25, 0.28), 0.30)
-    thread = np.where((r < 42) & (r > 33), 0.9 * np.sin(math.tau / 3.2 * (r - 34) + angle), 0)
+    thread = np.where((r < 42) & (r > 33), 0.9 * (np.sin(2 * r) * cos + np.cos(2 * r) * sin), 0)
     height = thread - 0.55 * np.clip(r - 77, 0, None) - 0.9 * np.clip(47 - r, 0, 5)
-    glance = np.cos(2 * (angle + (turn - math.atan2(light[1], light[0]))))
+    glance = 2 * np.square(cos * math.cos(to_lamp) + sin * math.sin(to_lamp)) - 1
     face = ((r > 47) & (r < 77)) * (0.22 * glance * np.abs(glance) + 0.05 * rings)
     tone = 0.80 + face + 0.55 * np.clip(relief(blur(height, 0.5), light), -0.9, 0.9)
     tone = tone * (1 + 0.025 * fuzz + 0.03 * wear) * (1 - 0.55 * soft(42 - r, 3))
@@ -125,26 +127,93 @@ def nut(rng: np.random.Generator) -> Scene:
         corner = math.tau / 12 + math.tau / 6 * int(rng.integers(6))
         gap = u * math.cos(corner) + v * math.sin(corner) - (89.5 - rng.uniform(9, 14)) + 0.9 * field(rng, 20)
         fracture = soft(5 - np.abs(gap + 4), 2) * ramp(outline) * ramp(-gap)
-        image = mix(
-            draw(np.minimum(outline, -gap)), tinted(0.5 + 0.14 * field(rng, 64) + 0.05 * fuzz, steel), 0.85 * fracture
-        )
+        rough = tinted(0.5 + 0.14 * field(rng, 64) + 0.05 * fuzz, steel)
+        image = mix(draw(np.minimum(outline, -gap)), rough, 0.85 * fracture)
         moved = soft(np.abs(image - draw(outline)).max(axis=0) - 0.025, 0.01)
         return Drawing(image, np.maximum(np.maximum(ramp(gap) * ramp(outline), fracture), moved))
 
     return Scene(draw(outline), ramp(np.minimum(outline - 3, r - 50)), light, {"notch": notch})
 
 
-PINS, PITCH, REACH, WIDE, HIGH = (
-    8,
-    21.0,
-    34.0,
-    88.0,
-    44.0,
-)  # of the chip: pins a side, their spacing and length; half sizes
+PINS, PITCH, REACH = 8, 21.0, 34.0  # leads a side, their spacing and their length
+WIDE, HIGH = 88.0, 44.0  # half sizes of the case
+
+
+@final
+class Chip:
+    """A gull-wing package soldered to a green board."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        pose, self.light = posed(rng, 0.07, 9, 0.04), lamp(rng)
+        self.u, self.v = pose.u, pose.v
+        self.inside = np.minimum(WIDE - np.abs(self.u), HIGH - np.abs(self.v))
+        self.along = np.abs(self.v) - HIGH
+        self.number = np.clip(np.rint(self.u / PITCH + (PINS - 1) / 2), 0, PINS - 1)
+        self.case = case(pose, self.inside, rng, self.light)
+        self.fuzz, self.metal = grain(rng, 0.5), dyed(rng, (0.76, 0.76, 0.74), 0.08)
+        across = self.u - (self.number - (PINS - 1) / 2) * PITCH
+        self.ground = self.board(across, rng)
+        self.leads, self.cover = self.lead(across)
+
+    def board(self, across: Array, rng: np.random.Generator) -> Array:
+        """Tracks, pads, and the shadow of the case."""
+        pad = np.minimum(7 - np.abs(across), np.minimum(self.along - 16, 41 - self.along))
+        track = 0.35 * soft(2.6 - np.abs(across), 1) * ramp(self.along - 30)
+        mask = tinted(1 + 0.04 * self.fuzz + 0.04 * field(rng, 7) + track, dyed(rng, (0.10, 0.34, 0.22), 0.2))
+        gold = tinted(1 + 0.05 * self.fuzz - 0.15 * soft(2 - pad, 2), (0.68, 0.60, 0.40))
+        return mix(mask, gold, ramp(pad)) * (1 - 0.5 * blur(shifted(ramp(self.inside), self.light, 3), 2.5))
+
+    def lead(self, across: Array) -> tuple[Array, Array]:
+        """Image and coverage of leads whose axes are ``across`` away."""
+        edge = 4.6 + 1.2 * soft(6 - self.along, 2) - np.abs(across)
+        bends = 0.30 * bell(self.along - 15, 4) + 0.15 * bell(self.along - 33, 2)
+        gloss = 0.12 * bell(across + 1.5 * self.light[0], 1.8) - 0.25 * soft(1.2 - edge, 1.5)
+        outline = np.minimum(np.minimum(edge, REACH - self.along), self.along + 2)
+        return tinted(0.95 - bends + gloss + 0.03 * self.fuzz, self.metal), ramp(outline)
+
+    def draw(self, present: Array | float) -> Array:
+        """The whole picture, with the leads where ``present`` is 1."""
+        return mix(mix(self.ground, self.leads, self.cover * present), self.case, ramp(self.inside))
+
+    def missing_pin(self, rng: np.random.Generator) -> Drawing:
+        """A lead is gone; its pad is bare."""
+        gone = (self.number == int(rng.integers(PINS))) * self.half(rng)
+        return Drawing(self.draw(1 - gone), gone * self.cover * ramp(-self.inside))
+
+    def bent_pin(self, rng: np.random.Generator) -> Drawing:
+        """A lead is pushed aside, off its pad."""
+        which, half = int(rng.integers(PINS)), self.half(rng)
+        gone = (self.number == which) * half
+        swing = int(rng.choice([-1, 1])) * rng.uniform(8, 11) * np.square(np.clip(self.along / REACH, 0, 1))
+        bent, there = self.lead(self.u - (which - (PINS - 1) / 2) * PITCH - swing)
+        image = mix(mix(self.draw(1 - gone), bent, there * half), self.case, ramp(self.inside))
+        return Drawing(image, np.maximum(gone * self.cover, there * half) * ramp(-self.inside))
+
+    def bridge(self, rng: np.random.Generator) -> Drawing:
+        """Solder joins two neighbouring leads."""
+        x, y = (int(rng.integers(PINS - 1)) - PINS / 2 + 1) * PITCH, HIGH + rng.uniform(22, 29)
+        inside = blob(rng, (self.u - x) * 0.7, self.v - int(rng.choice([-1, 1])) * y, rng.uniform(7, 9), 0.15)
+        dome = 3.5 * np.sqrt(np.clip(inside / 8, 0.01, 1))
+        slope, shape = np.clip(relief(blur(dome, 0.7), self.light), -0.8, 0.8), soft(inside, 1.5)
+        tone = 0.78 + 0.35 * slope + 0.3 * bell(slope - 0.45, 0.15) + 0.02 * self.fuzz
+        return Drawing(mix(self.draw(1.0), tinted(tone, self.metal), shape), shape)
+
+    def half(self, rng: np.random.Generator) -> Array:
+        """One of the two rows of leads."""
+        return (self.v * int(rng.choice([-1, 1])) > 0).astype(np.float32)
+
+
+def case(pose: Pose, inside: Array, rng: np.random.Generator, light: tuple[float, float]) -> Array:
+    """The chip's moulded case with its dimple and laser marking."""
+    dimple = relief(-2.5 * soft(7 - np.sqrt((pose.u + 72) ** 2 + (pose.v - 28) ** 2), 3), light)
+    bevel = 0.9 * np.clip(relief(3.5 * soft(inside - 4, 8), light), -0.6, 0.6)
+    tone = (1 + 0.10 * grain(rng, 0.55) + 0.06 * field(rng, 7) + bevel) * (1 + 0.6 * dimple)
+    body = tinted(tone, dyed(rng, (0.23, 0.23, 0.24), 0.3))
+    return mix(body, rng.uniform(0.45, 0.6), 0.8 * marking(pose, int(rng.integers(1000, 10000))))
 
 
 def marking(pose: Pose, lot: int) -> Array:
-    """Coverage (N, N) of the laser marking."""
+    """Coverage of the laser marking."""
     canvas = np.zeros((N, N), np.uint8)
     for text, size, row in (("GT 4066B", 1.0, 245), (f"LOT {lot}", 0.8, 292)):
         cv2.putText(canvas, text, (160, row), cv2.FONT_HERSHEY_SIMPLEX, size, 255, 3, cv2.LINE_AA)
@@ -152,76 +221,8 @@ def marking(pose: Pose, lot: int) -> Array:
     return cv2.remap(canvas, column, line, cv2.INTER_LINEAR).astype(np.float32) / 255
 
 
-def body(pose: Pose, rng: np.random.Generator, light: tuple[float, float]) -> Array:
-    """The chip's moulded case."""
-    inside = np.minimum(WIDE - np.abs(pose.u), HIGH - np.abs(pose.v))
-    dimple = 7 - np.sqrt((pose.u + 72) ** 2 + (pose.v - 28) ** 2)
-    bevel = 0.9 * np.clip(relief(3.5 * soft(inside - 4, 8), light), -0.6, 0.6)
-    tone = (1 + 0.10 * grain(rng, 0.55) + 0.06 * field(rng, 7) + bevel) * (
-        1 + 0.6 * relief(-2.5 * soft(dimple, 3), light)
-    )
-    return mix(
-        tinted(tone, dyed(rng, (0.23, 0.23, 0.24), 0.3)),
-        rng.uniform(0.45, 0.6),
-        0.8 * marking(pose, int(rng.integers(1000, 9999))),
-    )
-
-
 def chip(rng: np.random.Generator) -> Scene:
-    """A gull-wing package soldered to a green board."""
-    pose, light = posed(rng, 0.07, 9, 0.04), lamp(rng)
-    u, v = pose.u, pose.v
-    case, inside = body(pose, rng, light), np.minimum(WIDE - np.abs(u), HIGH - np.abs(v))
-    fuzz, patches = grain(rng, 0.5), field(rng, 7)
-    board, metal = dyed(rng, (0.10, 0.34, 0.22), 0.2), dyed(rng, (0.76, 0.76, 0.74), 0.08)
-    along, number = np.abs(v) - HIGH, np.clip(np.rint(u / PITCH + (PINS - 1) / 2), 0, PINS - 1)
-    across = u - (number - (PINS - 1) / 2) * PITCH
-    pad = np.minimum(7 - np.abs(across), np.minimum(along - 16, 41 - along))
-    track = 0.35 * soft(2.6 - np.abs(across), 1) * ramp(along - 30)
-    ground = mix(
-        tinted(1 + 0.04 * fuzz + 0.04 * patches + track, board),
-        tinted(1 + 0.05 * fuzz - 0.15 * soft(2 - pad, 2), (0.68, 0.60, 0.40)),
-        ramp(pad),
-    )
-    ground = ground * (1 - 0.5 * blur(shifted(ramp(inside), light, 3), 2.5))
-
-    def lead(across: Array) -> tuple[Array, Array]:
-        """Image and coverage of the leads at these distances from their axes."""
-        edge = 4.6 + 1.2 * soft(6 - along, 2) - np.abs(across)
-        bends = 0.30 * bell(along - 15, 4) + 0.15 * bell(along - 33, 2)
-        tone = 0.95 - bends + 0.12 * bell(across + 1.5 * light[0], 1.8) + 0.03 * fuzz - 0.25 * soft(1.2 - edge, 1.5)
-        return tinted(tone, metal), ramp(np.minimum(np.minimum(edge, REACH - along), along + 2))
-
-    leads, cover = lead(across)
-
-    def draw(present: Array | float) -> Array:
-        return mix(mix(ground, leads, cover * present), case, ramp(inside))
-
-    def missing_pin(rng: np.random.Generator) -> Drawing:
-        """A lead is gone; its pad is bare."""
-        gone = ((number == int(rng.integers(PINS))) & (v * int(rng.choice([-1, 1])) > 0)).astype(np.float32)
-        return Drawing(draw(1 - gone), gone * cover * ramp(-inside))
-
-    def bent_pin(rng: np.random.Generator) -> Drawing:
-        """A lead is pushed aside, off its pad."""
-        which, half = int(rng.integers(PINS)), (v * int(rng.choice([-1, 1])) > 0).astype(np.float32)
-        gone = (number == which) * half
-        swing = int(rng.choice([-1, 1])) * rng.uniform(8, 11)
-        bent, there = lead(u - (which - (PINS - 1) / 2) * PITCH - swing * np.square(np.clip(along / REACH, 0, 1)))
-        image = mix(mix(draw(1 - gone), bent, there * half), case, ramp(inside))
-        return Drawing(image, np.maximum(gone * cover, there * half) * ramp(-inside))
-
-    def bridge(rng: np.random.Generator) -> Drawing:
-        """Solder joins two neighbouring leads."""
-        x, y = (
-            (int(rng.integers(PINS - 1)) - PINS / 2 + 1) * PITCH,
-            int(rng.choice([-1, 1])) * (HIGH + rng.uniform(22, 29)),
-        )
-        blot = blob(rng, (u - x) * 0.7, v - y, rng.uniform(7, 9), 0.15)
-        shape = soft(blot, 1.5)
-        slope = np.clip(relief(blur(3.5 * np.sqrt(np.clip(blot / 8, 0.01, 1)), 0.7), light), -0.8, 0.8)
-        tone = 0.78 + 0.35 * slope + 0.3 * bell(slope - 0.45, 0.15) + 0.02 * fuzz
-        return Drawing(mix(draw(1.0), tinted(tone, metal), shape), shape)
-
-    own = {"missing_pin": missing_pin, "bent_pin": bent_pin, "solder_bridge": bridge}
-    return Scene(draw(1.0), ramp(inside - 4), light, own)
+    """A chip, its case the surface."""
+    c = Chip(rng)
+    own = {"missing_pin": c.missing_pin, "bent_pin": c.bent_pin, "solder_bridge": c.bridge}
+    return Scene(c.draw(1.0), ramp(c.inside - 4), c.light, own)

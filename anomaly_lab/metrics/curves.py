@@ -45,7 +45,7 @@ class Curves(ABC):
         return {f"{prefix}_{name}": float(value) for name, value in metrics.items()}
 
     def curves(self, points: int = 500) -> dict[str, np.ndarray]:
-        """Return (<= points,) float64: ``tpr`` over ``fpr`` is ROC, ``precision`` over tpr PR, ``overlap`` over fpr PRO."""
+        """Return (<= points,) float64 ``fpr, tpr, precision``, given maps ``overlap``, which ROC, PR and PRO plot."""
         p, n, w = self.thresholds()
         if not (p.any() and n.any()):
             return {}
@@ -76,13 +76,13 @@ class CurveState(Curves):
     def __init__(self, center: float, bits: int = 22) -> None:
         self.counts = np.zeros((3, 2**bits), np.int64)
         self._shift = np.float32(0.0 - center)  # not -center: adding +0.0 makes -0.0 equal to 0.0
-        self._drop, self._low = 30 - bits, (127 - 36) << (bits - 7)
+        self._drop, self._low, self._high = 30 - bits, (127 - 36) << (bits - 7), ((127 + 28) << (bits - 7)) - 1
 
     def _cells(self, score: np.ndarray) -> np.ndarray:
         """Return the (n,) int64 cells; -1 - cell below the centre, counting from the array's end."""
         bits = (score + self._shift).view(np.int32)
-        cell = np.clip((bits & 0x7FFFFFFF) >> self._drop, self._low, self._low + self.counts.shape[1] // 2 - 1)
-        return ((cell - self._low) ^ (bits >> 31)).astype(np.int64)
+        cell = np.clip((bits & 0x7FFFFFFF) >> self._drop, self._low, self._high) - self._low
+        return np.asarray(cell ^ (bits >> 31), np.int64)
 
     def _add(self, score: np.ndarray, hit: np.ndarray, weight: np.ndarray | int) -> None:
         for part in np.array_split(score, len(score) // 2**18 + 1):  # what fits into the cache is twice as fast
@@ -109,7 +109,7 @@ class CurveState(Curves):
         tp, fp, before = p.cumsum(), n.cumsum(), n.cumsum() - n
         aupro = (w * n)[before < fpr_limit * fp[-1]].sum() / max(2 * w.sum() * fp[-1] * fpr_limit, 1.0)
         best, tied = p * tp / np.maximum(tp + before, 1), p * tp / (tp + fp)  # best: all positives before the negatives
-        worst = p - fp * np.log1p(p / np.maximum(tp - p + fp, 1))  # one by one behind them: their sum's lower integral
+        worst = p - fp * np.log1p(p / (tp - p + fp + 0.5))  # one by one behind them: the midpoint rule bounds that sum
         ap = max((best - tied).sum(), (tied - worst).sum()) / tp[-1]
         f1_max = (2 * tp / (tp[-1] + tp + before)).max() - (2 * tp / (tp[-1] + tp + fp)).max()
         return float(max((p * n).sum() / (2 * tp[-1] * fp[-1]), aupro, ap / 10, f1_max / 10))

@@ -78,7 +78,9 @@ class Wandb(Mirror):
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise RunError(f"logger=wandb: did not open ({reason}); give logger.mode=offline or logger=csv") from error
         if not run.disabled:
-            log.info("W&B: %s", run.url or f"offline; to upload: wandb sync {path}/wandb/offline-run-*")
+            log.info(
+                "W&B: %s", f"offline; to upload: wandb sync {path}/wandb/offline-run-*" if run.offline else run.url
+            )
         return run
 
 

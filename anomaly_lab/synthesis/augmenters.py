@@ -2,7 +2,7 @@
 
 The parameters are the authors', with the defaults of their library imgaug (methods 1.2). It took their BGR images for
 RGB, so ``brightness`` and ``hue_saturation`` saw red and blue swapped; here images are RGB. From albumentations come
-the operations that are the same: its equalise and autocontrast differ from PIL's, its hue shift leaves grey pixels grey.
+the operations that are the same: its equalise and autocontrast differ from PIL's, its hue shift leaves greys grey.
 """
 
 from collections.abc import Callable

@@ -36,8 +36,8 @@ class PerlinTexture(Synthesizer):
     ) -> None:
         self.probability, self.lattice_exponents, self.rotate_degrees = probability, lattice_exponents, rotate_degrees
         self.threshold = threshold if isinstance(threshold, Sequence) else (threshold, threshold)
-        self.texture_weight, self.num_augmenters, self.num_procedural = texture_weight, num_augmenters, num_procedural
-        self.augmenters = [AUGMENTERS[name] for name in augmenters]
+        self.texture_weight, self.num_procedural = texture_weight, num_procedural
+        self.augmenters, self.num_augmenters = augmenters, num_augmenters
         if not 0 <= probability <= 1:
             raise ConfigError(f"synthesis.probability: {probability} is not a share; give a number in [0, 1]")
         if not 0 <= num_augmenters <= len(augmenters):
@@ -80,5 +80,5 @@ class PerlinTexture(Synthesizer):
     def _texture(self, rng: np.random.Generator) -> np.ndarray:
         texture = self.textures[int(rng.integers(len(self.textures)))]
         for index in rng.permutation(len(self.augmenters))[: self.num_augmenters]:
-            texture = self.augmenters[index](texture, rng)
+            texture = AUGMENTERS[self.augmenters[index]](texture, rng)
         return texture

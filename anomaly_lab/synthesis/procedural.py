@@ -1,7 +1,7 @@
 """Textures made by formula, where no folder of photographs is at hand.
 
 A pattern is a relief, (H, W) float32 in [0, 1], and the number, (H, W) int64, of each pixel's stripe, tile or cell.
-Colour, light and grain are laid over it. Lengths are shares of the shorter side: the image size changes the detail only.
+Colour, light and grain are laid over it. Lengths are shares of the shorter side: another size is another detail.
 """
 
 from collections.abc import Callable

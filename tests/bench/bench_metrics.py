@@ -84,10 +84,14 @@ def main() -> None:
         print(f"{name:12s} peer {seconds[name]:7.2f} s, ours (all metrics) {own[-1]:5.2f} s")
     total, mine = sum(seconds.values()), float(np.median(own))
     print(f"sum          peer {total:7.2f} s, ours (all metrics) {mine:5.2f} s: {total / mine:.0f} times faster")
-    print(f"our state {result['state_mib']:.0f} MiB; a peer keeps {maps.nbytes * 3 / 2**20:.0f} MiB of scores and targets")
+    print(
+        f"our state {result['state_mib']:.0f} MiB; a peer keeps {maps.nbytes * 3 / 2**20:.0f} MiB of scores and targets"
+    )
     print(f"error bound {result['error_bound']:.1e}, allowed {TOLERANCE:.0e}")
     for name in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro"):
-        peer = f"peer {values[name]:.7f}, difference {result[name] - values[name]:+.1e}" if name in values else "no peer"
+        peer = (
+            f"peer {values[name]:.7f}, difference {result[name] - values[name]:+.1e}" if name in values else "no peer"
+        )
         print(f"{name:12s} ours {result[name]:.7f}, {peer}")
 
 
