@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -24,16 +25,21 @@ ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # in a wheel;
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def main() -> int:
-    """Run what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
+def train_and_test(cfg: DictConfig) -> None:
+    """Do a run."""
+    from anomaly_lab.run import run  # noqa: PLC0415 - it brings torch, which --help can do without
+
+    run(cfg)
+
+
+def main(work: Callable[[DictConfig], None] = train_and_test) -> int:
+    """Do the work with what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     codes = [0]
 
     def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
         try:
-            from anomaly_lab.run import run  # noqa: PLC0415 - it brings torch, which --help can do without
-
-            run(cfg)
+            work(cfg)
         except Exception as error:
             codes.append(report(error))  # caught here: the other jobs of a sweep go on
 

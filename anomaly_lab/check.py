@@ -7,7 +7,7 @@ import hashlib
 import statistics
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from anomaly_lab import config
+from anomaly_lab.__main__ import main
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.images import Geometry, read_image, read_mask, resize_mask
 from anomaly_lab.data.tree import ListingError, images
@@ -25,8 +26,7 @@ from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
 
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
-FEW_IMAGES = 10
-ASPECT_SPREAD, SIZE_SPREAD = 1.2, 2.0  # largest by smallest, from which on a warning is due
+FEW_IMAGES, ASPECT_SPREAD, SIZE_SPREAD = 10, 1.2, 2.0  # the spreads: largest by smallest
 FATES = {
     "missing": "anomalous images have no mask; without all of them there are no pixel metrics",
     "empty": "anomalous images have a mask in which no pixel is anomalous",
@@ -56,18 +56,16 @@ class Look(NamedTuple):
 
 
 def check(cfg: DictConfig) -> None:
-    """Print what there is and every finding.
-
-    Raises:
-        DataError: there is a problem.
-    """
+    """Print what there is and every finding, with paths below ``data.root``; DataError if there is a problem."""
     cfg.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}  # that of a recipe may want textures
     config.validate(cfg)
     data: AnomalyDataModule = instantiate(cfg.data)
     looks, findings = examine(data)
-    print("\n".join([*table(looks), *listing(findings)]))
+    root = Path(data.root).expanduser()
+    found = "" if data.crop_box is None else f"data.crop: {', '.join(f'{share:.3f}' for share in data.crop_box)}\n"
+    print(found + "\n".join([*table(looks), *listing(findings)]).replace(f"{root}/", ""))
     if problems := sum(finding.level == "problem" for finding in findings):
-        raise DataError(f"{cfg.data.root}: {problems} of these findings must be mended before a run")
+        raise DataError(f"{root}: mend the {problems} problem{'s' if problems > 1 else ''} above before a run")
 
 
 def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
@@ -83,8 +81,8 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
         looks = list(tqdm(reading, "reading", len(rows), leave=False, disable=None))
     errors += [error for seen in looks for error in seen.errors]
     findings = [Finding("problem", error, []) for error in dict.fromkeys(errors)]
-    for judge in (duplicates, masks, masks_of_normals, shapes, counts):
-        findings += judge(data, looks)
+    findings += [*duplicates(looks), *masks(looks, required=data.masks == "required"), *masks_of_normals(looks)]
+    findings += [*shapes(looks, data.fit), *counts(looks)]
     return looks, sorted(findings, key=lambda finding: finding.level)
 
 
@@ -94,10 +92,8 @@ def list_records(data: AnomalyDataModule) -> tuple[dict[str, list[ImageRecord]],
         return data.splits(), []
     except DataError as error:
         whole = str(error)
-    splits: dict[str, list[ImageRecord]] = {}
-    errors: list[str] = []
-    for split in SPLITS:
-        role = "normal" if split == "validation" else split
+    splits, errors = dict[str, list[ImageRecord]](), list[str]()
+    for role, split in zip(("train", "normal", "test"), SPLITS, strict=True):
         try:
             splits[role] = data.records(split)
         except ListingError as error:
@@ -114,7 +110,7 @@ def look(role: str, record: ImageRecord, geometry: Geometry | None) -> Look:
         image = read_image(record.image)
         size = (image.shape[0], image.shape[1])
         digest = hashlib.blake2b(repr(size).encode() + image.tobytes()).digest()
-        seen = seen._replace(size=size, kind=kind_of(record.image), digest=digest)
+        seen = Look(role, record, [], size, kind_of(record.image), digest)
         return seen._replace(fate=fate_of(record, size, geometry))
     except DataError as error:
         return seen._replace(errors=[str(error)])
@@ -132,47 +128,43 @@ def fate_of(record: ImageRecord, size: tuple[int, int], geometry: Geometry | Non
     if record.mask is None:
         return "missing" if record.label else "visible"
     mask = read_mask(record.mask, size)
-    if not mask.any():
-        return "empty"
-    if geometry is None:
-        return "visible"
+    if geometry is None or not mask.any():
+        return "visible" if mask.any() else "empty"
     placement = geometry.place(size)
     if not mask[placement.source.slices].any():
         return "cut"
     return "visible" if resize_mask(mask, placement, geometry.size).any() else "lost"
 
 
-def duplicates(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+def duplicates(looks: list[Look]) -> Iterator[Finding]:
     """Find images of equal pixels."""
     groups: dict[bytes, list[Look]] = defaultdict(list)
     for seen in looks:
         groups[seen.digest].append(seen)
     found: dict[tuple[Literal["problem", "warning"], str], list[str]] = defaultdict(list)
-    for digest, same in groups.items():
-        if len(same) == 1 or not digest:
-            continue
-        names = " = ".join(name_of(data, seen.record.image) for seen in same)
+    for same in (group for digest, group in groups.items() if digest and len(group) > 1):
         if len({seen.record.label for seen in same}) == 2:
-            found["problem", "stand among the good and among the defective ones"].append(names)
+            files = found["problem", "stand among the good and among the defective ones"]
         elif len({seen.role for seen in same}) > 1:
-            found["problem", "stand in more than one of train, normal and test"].append(names)
+            files = found["problem", "stand in more than one of train, normal and test"]
         else:
-            found["warning", f"stand in {same[0].role} more than once"].append(names)
+            files = found["warning", f"stand in {same[0].role} more than once"]
+        files.append(" = ".join(str(seen.record.image) for seen in same))
     for (level, text), files in found.items():
         yield Finding(level, f"images of the same pixels {text}: {len(files)}", files)
 
 
-def masks(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+def masks(looks: list[Look], *, required: bool) -> Iterator[Finding]:
     """Find anomalies that are marked nowhere, or where the network cannot see them."""
     anomalous = [seen for seen in looks if seen.record.label]
     for fate, what in FATES.items():
-        files = [name_of(data, seen.record.image) for seen in anomalous if seen.fate == fate]
-        stops = fate == "empty" or (fate == "missing" and data.masks == "required")
+        files = [str(seen.record.image) for seen in anomalous if seen.fate == fate]
+        stops = fate == "empty" or (fate == "missing" and required)
         if files:
             yield Finding("problem" if stops else "warning", f"{len(files)} of {len(anomalous)} {what}", files)
 
 
-def masks_of_normals(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+def masks_of_normals(looks: list[Look]) -> Iterator[Finding]:
     """Find good test images with an anomaly: in a mask of theirs, which may lie beside the folders of the others."""
     good = [seen for seen in looks if seen.role == "test" and not seen.record.label]
     homes = {seen.record.image.parent for seen in good}
@@ -184,18 +176,18 @@ def masks_of_normals(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Fin
         mask = seen.record.mask or by_stem.get(seen.record.image.stem)
         again = look(seen.role, seen.record._replace(mask=mask), None) if mask else seen
         if mask and again.fate == "visible" and not again.errors:
-            files.append(f"{name_of(data, seen.record.image)} = {name_of(data, mask)}")
+            files.append(f"{seen.record.image} = {mask}")
     if files:
         yield Finding("problem", f"{len(files)} good images have a mask with anomalous pixels", files)
 
 
-def shapes(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
+def shapes(looks: list[Look], fit: str) -> Iterator[Finding]:
     """Find sizes, aspects and file kinds that differ so much that a method may learn them."""
     sizes = [seen.size for seen in looks if seen.size]
     if not sizes:
         return
     aspects, sides = sorted(width / height for height, width in sizes), sorted(max(size) for size in sizes)
-    if data.fit == "stretch" and aspects[-1] / aspects[0] > ASPECT_SPREAD:
+    if fit == "stretch" and aspects[-1] / aspects[0] > ASPECT_SPREAD:
         text = f"width / height is {aspects[0]:.2g} to {aspects[-1]:.2g}"
         yield Finding("warning", f"{text}: data.fit=stretch distorts each image differently; data.fit=pad does not", [])
     if sides[-1] / sides[0] > SIZE_SPREAD:
@@ -207,7 +199,7 @@ def shapes(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:
         yield Finding("warning", f"files of several kinds ({text}): a method may tell good from defective by that", [])
 
 
-def counts(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:  # noqa: ARG001 - as the others
+def counts(looks: list[Look]) -> Iterator[Finding]:
     """Find splits too small to learn from or to measure on."""
     train = sum(seen.role == "train" for seen in looks)
     if 0 < train < FEW_IMAGES:
@@ -215,15 +207,7 @@ def counts(data: AnomalyDataModule, looks: list[Look]) -> Iterator[Finding]:  # 
     labels = {seen.record.label for seen in looks if seen.role == "test"}
     if len(labels) == 1:
         kind = "good" if labels == {True} else "defective"
-        yield Finding(
-            "warning", f"no {kind} images to test on: nothing that needs both can be measured, like AUROC", []
-        )
-
-
-def name_of(data: AnomalyDataModule, path: Path) -> str:
-    """Return the path below ``data.root``."""
-    root = Path(data.root).expanduser()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+        yield Finding("warning", f"no {kind} images to test on: what needs both, like AUROC, cannot be measured", [])
 
 
 def table(looks: list[Look]) -> Iterator[str]:
@@ -233,22 +217,21 @@ def table(looks: list[Look]) -> Iterator[str]:
         groups[seen.role, seen.record.defect].append(seen)
     rows: list[tuple[str, ...]] = [("", "", "images", "masks", "height", "width", "files")]
     for (role, defect), group in groups.items():
-        masked = sum(seen.record.mask is not None for seen in group)
         sizes = [seen.size for seen in group if seen.size]
         kinds = Counter(seen.kind for seen in group if seen.kind)
         files = ", ".join(kind if len(kinds) == 1 else f"{kind} x {count}" for kind, count in kinds.most_common())
         spans = [span(lengths) for lengths in zip(*sizes, strict=True)] if sizes else ["", ""]
-        rows.append((role, defect, str(len(group)), str(masked), *spans, files))
+        masked = str(sum(seen.record.mask is not None for seen in group))
+        rows.append((role, defect, str(len(group)), masked, *spans, files))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    for row in rows if looks else []:
         yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def span(lengths: Iterable[int]) -> str:
+def span(lengths: Collection[int]) -> str:
     """Return smallest / median / largest, or the one length there is."""
-    ordered = sorted(lengths)
-    low, middle, high = ordered[0], statistics.median_low(ordered), ordered[-1]
-    return f"{low}" if low == high else f"{low} / {middle} / {high}"
+    spread = min(lengths), statistics.median_low(lengths), max(lengths)
+    return " / ".join(map(str, spread if len(set(spread)) > 1 else spread[:1]))
 
 
 def listing(findings: list[Finding]) -> Iterator[str]:

@@ -202,7 +202,7 @@ def _located(target: Any, path: str) -> Any:
 
 
 def _misfit(value: Any, want: Any, path: str) -> ConfigError:
-    wanted = re.sub(r"[\w.]+\.", "", inspect.formatannotation(want))
+    wanted = re.sub(r"(\w+\.)+", "", inspect.formatannotation(want))
     shown = value.get("_target_", "a mapping") if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
     as_text = f"""; as text: {path}="'{shown}'\"""" if want is str and isinstance(value, (int, float)) else ""
     close = difflib.get_close_matches(str(value), re.findall("'(.*?)'", wanted), 1)

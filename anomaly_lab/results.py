@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, final
 
 import numpy as np
 
@@ -83,28 +83,25 @@ class RunDirectory:
         """Share a finished run's weights, so that this folder is whole on its own; the manifest names their origin."""
         self.checkpoint.hardlink_to(trained.checkpoint)
 
-    def next_step(
-        self, *, resume: bool, retry: Literal["none", "failed"], sweep: bool, made_from: dict[str, str]
-    ) -> Literal["run", "skip"]:
-        """Say what the state found asks for; ``made_from`` names what a finished run must have been made from.
+    def wants_a_run(self, made_from: dict[str, str], *, skip_failed: bool) -> bool:
+        """Say whether the state found asks for a run: absent, broken off or failed do, done does not.
 
         Raises:
-            RunError: the run is done but was made from other data or weights.
+            RunError: the run is done, but was made from something else than ``made_from``.
         """
         manifest = self.manifest()
-        status = manifest.get("status")
-        if status == "done":
+        if manifest.get("status") == "done":
             for name, value in made_from.items():
                 if manifest.get(name) != value:
-                    was = f"was {manifest.get(name)} in the finished run, is {value} now"
+                    was = f"{manifest.get(name)} in the finished run, {value} now"
                     raise RunError(f"{self.path}: {name} changed ({was}); remove the folder or give tag=NAME")
-            return "skip"
-        if status == "failed" and sweep and retry == "none":
-            return "skip"
-        if not resume:
-            self.resume_checkpoint.unlink(missing_ok=True)
-            self.checkpoint.unlink(missing_ok=True)
-        return "run"
+            return False
+        return not (skip_failed and manifest.get("status") == "failed")
+
+    def forget_training(self) -> None:
+        """Remove what a broken-off run left to go on from."""
+        for file in (self.resume_checkpoint, self.checkpoint):
+            file.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[bool]:

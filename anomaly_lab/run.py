@@ -2,13 +2,14 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -26,6 +27,7 @@ from anomaly_lab.provenance import provenance
 from anomaly_lab.results import RunDirectory, finished_training
 
 log = logging.getLogger(__name__)
+PLAIN = {"_convert_": "all"}  # lists and dicts, not OmegaConf's, for whoever is built
 
 
 def run(cfg: DictConfig) -> dict[str, float]:
@@ -34,30 +36,39 @@ def run(cfg: DictConfig) -> dict[str, float]:
     Everything that a user can get wrong fails before the run directory exists.
     """
     config.validate(cfg)
-    instantiate(cfg.trainer, _convert_="all").accelerator()
+    instantiate(cfg.trainer, **PLAIN).accelerator()
     L.seed_everything(cfg.seed, verbose=False)
-    data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
+    data: AnomalyDataModule = instantiate(cfg.data, **PLAIN)
     hydra = HydraConfig.get()
     config_hash, training_hash = config.hashes(cfg)
-    made_from = {"data_fingerprint": data.fingerprint()}
+    made_from = {"data_fingerprint": data.fingerprint(), "synthesis_source": data.synthesis.source}
     path = Path(cfg.runs, hydra.runtime.choices["model"], hydra.runtime.choices["data"], cfg.data.category)
     directory = RunDirectory(path / f"{cfg.tag}-{config_hash[:8]}-seed{cfg.seed}")
-    ask = partial(
-        directory.next_step, resume=cfg.resume, retry=cfg.retry, sweep=hydra.mode == RunMode.MULTIRUN, made_from=made_from
-    )
-    if ask() == "run":
+    skip_failed = hydra.mode == RunMode.MULTIRUN and cfg.retry == "none"
+    if directory.wants_a_run(made_from, skip_failed=skip_failed):
+        method: AnomalyMethod = instantiate(cfg.model, **PLAIN)
+        method.check_size(*data.geometry().size)
+        callbacks = watchers(cfg, data, directory, training_hash)
         data.setup("fit")
-        method: AnomalyMethod = instantiate(cfg.model, _convert_="all")
         with directory.lock() as held:
             if not held:
                 log.warning("%s: another process works on it; skipped", directory.path)
                 return {}
-            if ask() == "run":  # it may have ended while the images were read
+            if directory.wants_a_run(made_from, skip_failed=skip_failed):  # it may have ended since the first look
                 identity = {"config_hash": config_hash, "training_hash": training_hash, "seed": cfg.seed, **made_from}
                 with recording(directory, cfg, data, identity) as manifest:
-                    fit_and_test(cfg, data, method, directory, manifest)
+                    fit_and_test(cfg, data, method, directory, manifest, callbacks)
     log.info("%s: %s", directory.path, directory.manifest()["status"])
     return directory.metrics()
+
+
+def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> list[L.Callback]:
+    """Return the callbacks of a run; pictures come after numbers."""
+    how = OmegaConf.to_container(cfg.evaluation)
+    assert isinstance(how, dict)
+    overlays = Overlays(directory, data, how.pop("overlays"), how.pop("save_maps"))
+    saving = Saving(directory, cfg.trainer.save_minutes, training_hash)
+    return [Guard(cfg.seed), Progress(directory.path), saving, Evaluation(directory, data, **how), overlays]
 
 
 @contextmanager
@@ -73,29 +84,38 @@ def recording(
     directory.write("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     directory.write("overrides.txt", "\n".join(hydra.overrides.task) + "\n")
     directory.write_json("manifest.json", manifest)
+    journal = logging.FileHandler(directory.path / "run.log")
+    journal.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger("anomaly_lab").addHandler(journal)
     began = time.monotonic()
     try:
         yield manifest
     except Exception as error:
+        journal.stream.write(traceback.format_exc())  # not logged: the command line says it in one line
         directory.write_json("manifest.json", {**manifest, "status": "failed", "error": f"{type(error).__name__}: {error}"})
         raise
+    finally:
+        logging.getLogger("anomaly_lab").removeHandler(journal)
+        journal.close()
     manifest |= {"status": "done", "seconds": round(time.monotonic() - began, 1)}
     directory.write_json("manifest.json", manifest)
 
 
-def fit_and_test(
-    cfg: DictConfig, data: AnomalyDataModule, method: AnomalyMethod, directory: RunDirectory, manifest: dict[str, Any]
+def fit_and_test(  # noqa: PLR0913 - all that a run consists of
+    cfg: DictConfig,
+    data: AnomalyDataModule,
+    method: AnomalyMethod,
+    directory: RunDirectory,
+    manifest: dict[str, Any],
+    callbacks: list[L.Callback],
 ) -> None:
     """Train, or take the weights of a finished training that does not differ; then test."""
-    watch = (Guard(cfg.seed), Progress(directory.path), Saving(directory, cfg.trainer.save_minutes, manifest["training_hash"]))
-    settings = cfg.evaluation
-    evaluation = Evaluation(
-        directory, data, settings.resolution, settings.fpr_limit, settings.target_fpr, settings.bootstrap
-    )
-    overlays = Overlays(directory, data, settings.overlays, settings.save_maps)
-    with instantiate(cfg.logger, _convert_="all").opened(directory.path, OmegaConf.to_container(cfg, resolve=True)) as loggers:
-        trainer = instantiate(cfg.trainer, _convert_="all").build([*watch, evaluation, overlays], loggers)
-        equal = {name: manifest[name] for name in ("training_hash", "seed", "data_fingerprint")}
+    if not cfg.resume:
+        directory.forget_training()
+    content: Any = OmegaConf.to_container(cfg, resolve=True)
+    with instantiate(cfg.logger, **PLAIN).opened(directory.path, content) as loggers:
+        trainer = instantiate(cfg.trainer, **PLAIN).build(callbacks, loggers)
+        equal = {name: manifest[name] for name in ("training_hash", "seed", "data_fingerprint", "synthesis_source")}
         if not directory.checkpoint.exists() and (trained := finished_training(directory.path.parent, equal)):
             directory.take_weights(trained)
             manifest["trained_in"] = trained.path.name
@@ -105,7 +125,7 @@ def fit_and_test(
             train(trainer, method, data, directory, manifest["training_hash"])
         trainer.test(method, datamodule=data, verbose=False)
         for logger in loggers:
-            logger.log_metrics(evaluation.metrics, step=trainer.global_step)
+            logger.log_metrics(directory.metrics(), step=trainer.global_step)
 
 
 def train(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> None:
@@ -116,5 +136,5 @@ def train(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, di
         log.info("continues from %s", resume)
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
     with directory.replacing(directory.checkpoint.name) as file:
-        trainer.save_checkpoint(file, weights_only=True)
+        torch.save({"state_dict": method.state_dict(), "training_hash": training_hash}, file)
     directory.resume_checkpoint.unlink(missing_ok=True)

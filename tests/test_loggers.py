@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
+import lightning
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.loggers import Mirror
-
 
 CONF = Path(__file__).parent.parent / "conf"
 STEPS = 5
@@ -34,7 +33,7 @@ def chosen(option: str, **settings: Any) -> Mirror:
     return instantiate(OmegaConf.load(CONF / "logger" / f"{option}.yaml"), **settings)
 
 
-class Line(L.LightningModule):
+class Line(lightning.LightningModule):
     """Fits a line; it keeps the losses that it logs, and breaks down before a given step."""
 
     def __init__(self, breaks_at: int | None = None) -> None:
@@ -58,10 +57,8 @@ def job(mirror: Mirror, path: Path, module: Line, metrics: dict[str, float], con
     path.mkdir(parents=True, exist_ok=True)
     data = DataLoader(torch.arange(1.0, STEPS + 1)[:, None])
     with mirror.opened(path, config) as loggers:
-        trainer = L.Trainer(
-            accelerator="cpu", max_epochs=1, logger=loggers, log_every_n_steps=1, barebones=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
+        quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = lightning.Trainer(accelerator="cpu", max_epochs=1, logger=loggers, log_every_n_steps=1, **quiet)
         trainer.fit(module, data)
         for logger in loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
@@ -81,34 +78,29 @@ pytestmark = [
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Take all of W&B's settings and keys away, and fail if anything tries to reach a server."""
+    """Take W&B's settings and keys away; leave no process of it behind."""
     import wandb
 
-    for name in [*filter(lambda name: name.startswith("WANDB_"), os.environ), "NO_PROXY", "no_proxy"]:
-        monkeypatch.delenv(name, raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.1)
-        address = f"http://127.0.0.1:{server.getsockname()[1]}"
-        settings = {"WANDB_BASE_URL": address, "HTTPS_PROXY": address, "HTTP_PROXY": address, "NETRC": "none"}
-        folders = {f"WANDB_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "CACHE", "DATA")}
-        for name, value in {**settings, **folders, "WANDB_CONSOLE": "off"}.items():
-            monkeypatch.setenv(name, value)
-        wandb.teardown()  # settings are read once
-        yield
-        wandb.teardown()
-        assert not services()
-        with pytest.raises(TimeoutError):
-            server.accept()
-
-
-def services() -> list[int]:
-    """Return the processes of W&B that this one has started and that still run (Linux)."""
+    for name in filter(lambda name: name.startswith("WANDB_"), list(os.environ)):
+        monkeypatch.delenv(name)
+    folders = {f"WANDB_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "CACHE", "DATA")}
+    safe = {
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_CONSOLE": "off",
+        "NETRC": "none",
+    }
+    for name, value in {**folders, **safe}.items():
+        monkeypatch.setenv(name, value)
+    wandb.teardown()  # settings are read once
+    yield
+    wandb.teardown()
     children = [child for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()]
-    return [int(child) for child in children if "wandb" in Path("/proc", child, "cmdline").read_text()]
+    assert not [child for child in children if "wandb" in Path("/proc", child, "cmdline").read_text()]
 
 
 def records(path: Path) -> Iterator[Any]:
-    """Read a .wandb file: LevelDB's log format (blocks of 32 KiB, 7 bytes before each fragment), a header of 7 bytes."""
+    """Read a .wandb file: 7 bytes, then LevelDB's log format (blocks of 32 KiB, 7 bytes before each fragment)."""
     from wandb.proto import wandb_internal_pb2
 
     (file,) = path.glob("*.wandb")
@@ -241,6 +233,32 @@ def test_run_outlives_the_service_of_wandb(tmp_path, caplog, monkeypatch):
     assert read(folders(tmp_path / "b")[0])["exit_code"] == 0
 
 
+def test_libraries_load_when_chosen_and_offline_wandb_reaches_for_no_server(tmp_path):
+    script = f"""
+import pathlib, sys
+import anomaly_lab.loggers
+print(sorted({{"wandb", "tensorboard"}} & set(sys.modules)))
+import anomaly_lab.mirrors.tensorboard
+print("wandb" in sys.modules)
+from anomaly_lab.mirrors.wandb import Wandb
+mirror = Wandb(project="p", entity=None, group=None, tags=[], mode="auto")
+with mirror.opened(pathlib.Path({str(tmp_path)!r}), {{}}) as (logger,):
+    logger.log_metrics({{"loss": 1.0}}, step=0)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.5)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        proxies = {"HTTP_PROXY": address, "HTTPS_PROXY": address, "NO_PROXY": "", "no_proxy": ""}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+        environment |= proxies | {"WANDB_BASE_URL": address, "HOME": str(tmp_path), "NETRC": "none"}
+        command = [sys.executable, "-c", script]
+        process = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=100)
+        with pytest.raises(TimeoutError):
+            server.accept()
+    assert process.stdout.splitlines()[:2] == ["[]", "False"]
+    assert read(folders(tmp_path)[0])["exit_code"] == 0
+
+
 @pytest.mark.usefixtures("offline")
 def test_disabled_wandb_writes_nothing(tmp_path, caplog):
     caplog.set_level(logging.INFO, "anomaly_lab")
@@ -320,9 +338,7 @@ def test_tensorboard_not_installed_is_one_line(monkeypatch):
 # ---- csv
 
 
-def test_csv_opens_nothing_and_loads_no_mirror(tmp_path):
+def test_csv_opens_nothing(tmp_path):
     with chosen("csv").opened(tmp_path, CONFIG) as loggers:
         assert loggers == []
     assert list(tmp_path.iterdir()) == []
-    code = "import sys, anomaly_lab.loggers; print(sorted({'wandb', 'tensorboard'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "[]\n"

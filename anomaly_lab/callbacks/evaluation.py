@@ -12,6 +12,7 @@ from torch import Tensor
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.datasets import Split, as_tensor
 from anomaly_lab.data.images import read_mask, restore_map
+from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.metrics.bootstrap import bootstrap_interval
 from anomaly_lab.metrics.curves import TOLERANCE, Curves, CurveState, ExactCurves
@@ -19,6 +20,7 @@ from anomaly_lab.results import RunDirectory
 from anomaly_lab.types import EvalBatch, Prediction
 
 log = logging.getLogger(__name__)
+FEW_PIXELS = 2**24  # sorting every score of so many takes less memory (64 MiB) than the histogram
 
 
 @final
@@ -41,9 +43,11 @@ class Evaluation(L.Callback):
         target_fpr: float,
         bootstrap: int,
     ) -> None:
+        if not 0 < fpr_limit <= 1 or not 0 < target_fpr < 1:
+            limits = f"evaluation.fpr_limit={fpr_limit}, evaluation.target_fpr={target_fpr}"
+            raise ConfigError(f"{limits}: give shares, above 0 and at most 1")
         self.directory, self.data, self.resolution, self.fpr_limit = directory, data, resolution, fpr_limit
         self.target_fpr, self.bootstrap = target_fpr, bootstrap
-        self.metrics: dict[str, float] = {}
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
         """Start afresh."""
@@ -52,7 +56,7 @@ class Evaluation(L.Callback):
         self.normal_scores: list[Tensor] = []
         self.scores = np.full(len(self.data.test.records), np.nan, np.float32)
         unmasked = self.data.unmasked()
-        self.pixels: CurveState | None = None
+        self.pixels: Curves | None = None
         self.localises = pl_module.localises and not unmasked
         if unmasked:
             log.warning("no pixel metrics: %d anomalous test images have no mask", unmasked)
@@ -76,8 +80,13 @@ class Evaluation(L.Callback):
         self.scores[rows] = prediction.score.numpy()
         if self.localises:
             if self.pixels is None:
-                self.pixels = CurveState(torch.cat(self.normal_maps).median().item())
+                few = self._pixel_count() <= FEW_PIXELS
+                self.pixels = ExactCurves() if few else CurveState(torch.cat(self.normal_maps).median().item())
             self._update(self.pixels, rows, prediction.anomaly_map)
+
+    def _pixel_count(self) -> int:
+        sizes = self.data.test.sizes if self.resolution == "original" else [self.data.geometry().size] * len(self.scores)
+        return sum(height * width for height, width in sizes)
 
     def _update(self, state: Curves, rows: list[int], maps: Tensor) -> None:
         """Add the pixels that show the photograph; padding and what a crop cut away count in no metric."""
@@ -108,17 +117,16 @@ class Evaluation(L.Callback):
         metrics |= bootstrap_interval(self.scores, labels, rng, self.bootstrap)
         if self.data.normal.records:
             metrics |= threshold(normal, self.target_fpr, self.scores, labels)
-        self.metrics = {name: float(value) for name, value in metrics.items()}
-        self.directory.write_json("metrics.json", self.metrics)
+        self.directory.write_json("metrics.json", metrics)
         named = {f"{level}_{name}": points for level, found in curves.items() for name, points in found.items()}
         self.directory.write_arrays("curves.npz", named)
         rows = zip(self.data.test.records, self.scores, strict=True)
         table = [(record.image.as_posix(), record.defect, int(record.label), float(score)) for record, score in rows]
         self.directory.write_table("predictions.csv", ("path", "defect", "label", "score"), table)
 
-    def _precise(self, pixels: CurveState, trainer: L.Trainer, method: AnomalyMethod) -> Curves:
-        """Return the streamed state, or, where its cells are too coarse, one that sorts every score of a second pass."""
-        bound = pixels.error_bound(self.fpr_limit)
+    def _precise(self, pixels: Curves, trainer: L.Trainer, method: AnomalyMethod) -> Curves:
+        """Return the state, or, where the cells of a histogram are too coarse, one that sorts a second pass's scores."""
+        bound = pixels.error_bound(self.fpr_limit) if isinstance(pixels, CurveState) else 0.0
         if bound <= TOLERANCE:
             return pixels
         log.warning("pixel metrics could be off by %.1e: the test set is scored again and sorted exactly", bound)

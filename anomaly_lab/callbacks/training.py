@@ -94,8 +94,13 @@ class Progress(L.Callback):
         self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} images/s", refresh=False)
         self.bar.update()
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:  # noqa: ARG002
-        """Close both, also after an error."""
-        if stage == "fit" and "bar" in self.__dict__:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+        """Close both."""
+        self.bar.close()
+        self.rows.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        """Close both, if the error came while they were open."""
+        if "bar" in self.__dict__:
             self.bar.close()
             self.rows.close()

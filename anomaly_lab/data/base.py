@@ -56,6 +56,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         super().__init__()
         if not 0 <= self.holdout < 1:
             raise ConfigError(f"data.holdout: {self.holdout} is not a share; give a number in [0, 1)")
+        if self.batch_size < 1 or self.workers < 0:
+            raise ConfigError(f"data.batch_size={self.batch_size}, data.workers={self.workers}: give at least 1 and 0")
         self._splits: dict[str, list[ImageRecord]] = {}
         self.crop_box: Sequence[float] | None = None
 
@@ -99,7 +101,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         counts = {role: len(records) for role, records in self.splits().items()}
         counts |= {"anomalous": sum(r.label for r in self.splits()["test"]), "unmasked": self.unmasked()}
         crop = None if self.crop_box is None else list(self.crop_box)
-        return {"counts": counts, "crop_box": crop, "synthesis_source": self.synthesis.source}
+        return {"counts": counts, "crop_box": crop}
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
         """Decode everything once, so that a bad file ends the run before its first step."""
@@ -140,7 +142,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     def _loading(self) -> dict[str, Any]:
         # Without a generator of its own a loader draws from torch's: each epoch, but only once if workers persist.
         own = torch.Generator()
-        return {"num_workers": self.workers, "persistent_workers": self.workers > 0, "generator": own}
+        fast = {"persistent_workers": self.workers > 0, "pin_memory": torch.cuda.is_available()}
+        return {"num_workers": self.workers, "generator": own, **fast}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
         """Make [0, 1] float32 of the uint8 images, on the device: a quarter of the bytes travel."""

@@ -89,10 +89,8 @@ def crack(scene: Scene, rng: np.random.Generator, width: tuple[float, float], ja
     half = rng.uniform(*width) * np.clip(1 + 0.25 * field(rng, 24), 0.4, 1.6)
     shape = ramp(half + 1.0 - away) * scene.surface
     lip = 0.4 * bell(away - half, 1) + np.clip(relief(-bell(away, 1.6), scene.light), 0, None)
-    return Drawing(
-        mix(scene.image + 0.5 * lip * shape, 0.02 + 0.1 * scene.image, 0.95 * soft(half - away, 1.0) * scene.surface),
-        shape,
-    )
+    depth = 0.95 * soft(half - away, 1.0) * scene.surface
+    return Drawing(mix(scene.image + 0.8 * lip * shape, 0.02 + 0.1 * scene.image, depth), shape)
 
 
 def stain(scene: Scene, rng: np.random.Generator, absorb: Colour, radius: tuple[float, float]) -> Drawing:
@@ -144,9 +142,7 @@ def fibre(scene: Scene, rng: np.random.Generator, colours: tuple[Colour, ...]) -
     away, thick = distance(line), rng.uniform(1.4, 1.9)
     shade = 0.45 * soft(thick - distance(line - 2 * np.array(scene.light, np.float32)), 3)
     body = soft(thick - away, 0.9) * scene.surface
-    tone = (
-        0.85 + 0.3 * relief(np.sqrt(np.clip(thick * thick - away * away, 0, None)), scene.light) + 0.1 * grain(rng, 0.6)
-    )
+    tone = 0.85 + 0.3 * relief(np.sqrt(np.clip(thick**2 - away**2, 0, None)), scene.light) + 0.1 * grain(rng, 0.6)
     shape = np.maximum(body, soft(shade - 0.08, 0.04)) * scene.surface
     yarn = tinted(np.clip(tone, 0.2, 1.4), colours[int(rng.integers(len(colours)))])
     return Drawing(mix(scene.image * (1 - shade * shape), yarn, body), shape)

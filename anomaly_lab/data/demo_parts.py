@@ -89,7 +89,7 @@ def render(
     if kind == "good":
         return clean, clean, np.zeros((SIDE, SIDE), bool)
     image, shape = defects[kind](scene, rng)
-    mask = cv2.resize(shape, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > 0.15
+    mask = cv2.resize(shape, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > 0.15  # fainter edges stay clean: exact masks
     return np.where(mask[..., None], expose(image), clean), clean, mask
 
 
@@ -112,9 +112,8 @@ def listing(category: str) -> set[str]:
 def complete(folder: Path, category: str) -> bool:
     """Tell whether the folder holds this version's category, whole."""
     mark = folder / MARK
-    return (
-        mark.is_file() and mark.read_text() == VERSION and all((folder / name).is_file() for name in listing(category))
-    )
+    current = mark.is_file() and mark.read_text() == VERSION
+    return current and all((folder / name).is_file() for name in listing(category))
 
 
 def save(path: Path, image: NDArray[np.uint8]) -> None:

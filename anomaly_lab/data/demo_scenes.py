@@ -135,8 +135,8 @@ def nut(rng: np.random.Generator) -> Scene:
     return Scene(draw(outline), ramp(np.minimum(outline - 3, r - 50)), light, {"notch": notch})
 
 
-PINS, PITCH, REACH = 8, 21.0, 34.0  # leads a side, their spacing and their length
-WIDE, HIGH = 88.0, 44.0  # half sizes of the case
+PINS, PITCH, REACH = 6, 29.0, 36.0  # leads a side, their spacing and their length
+WIDE, HIGH = 90.0, 46.0  # half sizes of the case
 
 
 @final
@@ -152,51 +152,54 @@ class Chip:
         self.case = case(pose, self.inside, rng, self.light)
         self.fuzz, self.metal = grain(rng, 0.5), dyed(rng, (0.76, 0.76, 0.74), 0.08)
         across = self.u - (self.number - (PINS - 1) / 2) * PITCH
+        self.pad = ramp(np.minimum(9.5 - np.abs(across), np.minimum(self.along - 14, 43 - self.along)))
         self.ground = self.board(across, rng)
         self.leads, self.cover = self.lead(across)
 
     def board(self, across: Array, rng: np.random.Generator) -> Array:
-        """Tracks, pads, and the shadow of the case."""
-        pad = np.minimum(7 - np.abs(across), np.minimum(self.along - 16, 41 - self.along))
-        track = 0.35 * soft(2.6 - np.abs(across), 1) * ramp(self.along - 30)
+        """Tracks, tinned pads, and the shadow of the case."""
+        track = 0.35 * soft(3.2 - np.abs(across), 1) * ramp(self.along - 30)
         mask = tinted(1 + 0.04 * self.fuzz + 0.04 * field(rng, 7) + track, dyed(rng, (0.10, 0.34, 0.22), 0.2))
-        gold = tinted(1 + 0.05 * self.fuzz - 0.15 * soft(2 - pad, 2), (0.68, 0.60, 0.40))
-        return mix(mask, gold, ramp(pad)) * (1 - 0.5 * blur(shifted(ramp(self.inside), self.light, 3), 2.5))
+        return mix(mask, tinted(1 + 0.04 * self.fuzz, (0.52, 0.53, 0.50)), self.pad) * (
+            1 - 0.5 * blur(shifted(ramp(self.inside), self.light, 3), 2.5)
+        )
 
     def lead(self, across: Array) -> tuple[Array, Array]:
         """Image and coverage of leads whose axes are ``across`` away."""
-        edge = 4.6 + 1.2 * soft(6 - self.along, 2) - np.abs(across)
-        bends = 0.30 * bell(self.along - 15, 4) + 0.15 * bell(self.along - 33, 2)
-        gloss = 0.12 * bell(across + 1.5 * self.light[0], 1.8) - 0.25 * soft(1.2 - edge, 1.5)
+        edge = 6.2 + 1.5 * soft(7 - self.along, 2) - np.abs(across)
+        bends = 0.30 * bell(self.along - 15, 4) + 0.15 * bell(self.along - 35, 2)
+        gloss = 0.12 * bell(across + 2 * self.light[0], 2.4) - 0.25 * soft(1.2 - edge, 1.5)
         outline = np.minimum(np.minimum(edge, REACH - self.along), self.along + 2)
         return tinted(0.95 - bends + gloss + 0.03 * self.fuzz, self.metal), ramp(outline)
 
-    def draw(self, present: Array | float) -> Array:
-        """The whole picture, with the leads where ``present`` is 1."""
-        return mix(mix(self.ground, self.leads, self.cover * present), self.case, ramp(self.inside))
+    def draw(self, gone: Array | float) -> Array:
+        """The whole picture; where ``gone`` is 1 the lead and its solder are torn off the copper."""
+        copper = tinted(1 + 0.08 * self.fuzz, (0.66, 0.40, 0.24))
+        ground = mix(self.ground, copper, 0.9 * self.pad * gone)
+        return mix(mix(ground, self.leads, self.cover * (1 - gone)), self.case, ramp(self.inside))
 
     def missing_pin(self, rng: np.random.Generator) -> Drawing:
-        """A lead is gone; its pad is bare."""
+        """A lead is gone and its pad bare."""
         gone = (self.number == int(rng.integers(PINS))) * self.half(rng)
-        return Drawing(self.draw(1 - gone), gone * self.cover * ramp(-self.inside))
+        return Drawing(self.draw(gone), gone * np.maximum(self.cover, self.pad) * ramp(-self.inside))
 
     def bent_pin(self, rng: np.random.Generator) -> Drawing:
         """A lead is pushed aside, off its pad."""
         which, half = int(rng.integers(PINS)), self.half(rng)
         gone = (self.number == which) * half
-        swing = int(rng.choice([-1, 1])) * rng.uniform(8, 11) * np.square(np.clip(self.along / REACH, 0, 1))
+        swing = int(rng.choice([-1, 1])) * rng.uniform(10, 14) * np.square(np.clip(self.along / REACH, 0, 1))
         bent, there = self.lead(self.u - (which - (PINS - 1) / 2) * PITCH - swing)
-        image = mix(mix(self.draw(1 - gone), bent, there * half), self.case, ramp(self.inside))
-        return Drawing(image, np.maximum(gone * self.cover, there * half) * ramp(-self.inside))
+        image = mix(mix(self.draw(gone), bent, there * half), self.case, ramp(self.inside))
+        return Drawing(image, np.maximum(gone * np.maximum(self.cover, self.pad), there * half) * ramp(-self.inside))
 
     def bridge(self, rng: np.random.Generator) -> Drawing:
         """Solder joins two neighbouring leads."""
-        x, y = (int(rng.integers(PINS - 1)) - PINS / 2 + 1) * PITCH, HIGH + rng.uniform(22, 29)
-        inside = blob(rng, (self.u - x) * 0.7, self.v - int(rng.choice([-1, 1])) * y, rng.uniform(7, 9), 0.15)
-        dome = 3.5 * np.sqrt(np.clip(inside / 8, 0.01, 1))
+        x, y = (int(rng.integers(PINS - 1)) - PINS / 2 + 1) * PITCH, HIGH + rng.uniform(23, 31)
+        inside = blob(rng, (self.u - x) * 0.7, self.v - int(rng.choice([-1, 1])) * y, rng.uniform(8.5, 10.5), 0.15)
+        dome = 4 * np.sqrt(np.clip(inside / 10, 0.01, 1))
         slope, shape = np.clip(relief(blur(dome, 0.7), self.light), -0.8, 0.8), soft(inside, 1.5)
-        tone = 0.78 + 0.35 * slope + 0.3 * bell(slope - 0.45, 0.15) + 0.02 * self.fuzz
-        return Drawing(mix(self.draw(1.0), tinted(tone, self.metal), shape), shape)
+        tone = 0.84 + 0.35 * slope + 0.3 * bell(slope - 0.45, 0.15) + 0.02 * self.fuzz
+        return Drawing(mix(self.draw(0.0), tinted(tone, self.metal), shape), shape)
 
     def half(self, rng: np.random.Generator) -> Array:
         """One of the two rows of leads."""
@@ -207,9 +210,9 @@ def case(pose: Pose, inside: Array, rng: np.random.Generator, light: tuple[float
     """The chip's moulded case with its dimple and laser marking."""
     dimple = relief(-2.5 * soft(7 - np.sqrt((pose.u + 72) ** 2 + (pose.v - 28) ** 2), 3), light)
     bevel = 0.9 * np.clip(relief(3.5 * soft(inside - 4, 8), light), -0.6, 0.6)
-    tone = (1 + 0.10 * grain(rng, 0.55) + 0.06 * field(rng, 7) + bevel) * (1 + 0.6 * dimple)
+    tone = (1 + 0.07 * grain(rng, 0.55) + 0.06 * field(rng, 7) + bevel) * (1 + 0.6 * dimple)
     body = tinted(tone, dyed(rng, (0.23, 0.23, 0.24), 0.3))
-    return mix(body, rng.uniform(0.45, 0.6), 0.8 * marking(pose, int(rng.integers(1000, 10000))))
+    return body * (1 + rng.uniform(0.5, 0.8) * marking(pose, int(rng.integers(1000, 10000))))
 
 
 def marking(pose: Pose, lot: int) -> Array:
@@ -225,4 +228,4 @@ def chip(rng: np.random.Generator) -> Scene:
     """A chip, its case the surface."""
     c = Chip(rng)
     own = {"missing_pin": c.missing_pin, "bent_pin": c.bent_pin, "solder_bridge": c.bridge}
-    return Scene(c.draw(1.0), ramp(c.inside - 4), c.light, own)
+    return Scene(c.draw(0.0), ramp(c.inside - 4), c.light, own)

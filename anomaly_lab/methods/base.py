@@ -7,6 +7,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from anomaly_lab.errors import ConfigError
 from anomaly_lab.types import EvalBatch, Prediction, TrainBatch
 
 
@@ -17,6 +18,7 @@ class AnomalyMethod(L.LightningModule, ABC):
     """
 
     localises: ClassVar[bool] = True  # False: the map means nothing, so no pixel metric is computed
+    stride: ClassVar[int] = 1  # the sides of an image must be multiples of this
 
     @abstractmethod
     def forward(self, image: Tensor) -> Prediction:
@@ -25,6 +27,12 @@ class AnomalyMethod(L.LightningModule, ABC):
     @abstractmethod
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor | None:
         """Return the loss, or None where nothing is learned by gradients."""
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ConfigError unless images of this size fit; twice the stride leaves a batch norm more than one value."""
+        if height % self.stride or width % self.stride or min(height, width) < 2 * self.stride > 2:
+            wanted = f"multiples of {self.stride} from {2 * self.stride} on"
+            raise ConfigError(f"data.image_size: {type(self).__name__} takes {wanted}, not {height} x {width}")
 
     def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> Prediction:  # noqa: ARG002
         """Hand the prediction to the callbacks."""

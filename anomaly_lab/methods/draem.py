@@ -32,6 +32,8 @@ class Draem(AnomalyMethod):
         milestones: shares of all steps after which the rate is multiplied by ``gamma``.
     """
 
+    stride = 32
+
     def __init__(
         self,
         reconstructive_width: int,

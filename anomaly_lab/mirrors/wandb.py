@@ -70,7 +70,7 @@ class Wandb(Mirror):
                 id=earlier.name.rpartition("-")[2] if earlier else None,
                 resume="allow",
                 config=config,
-                settings=wandb.Settings(silent=True),
+                settings=wandb.Settings(silent=True, init_timeout=30, finish_timeout=60, finish_timeout_raises=True),
             )
             run.define_metric(STEP)
             run.define_metric("*", step_metric=STEP, step_sync=True)
