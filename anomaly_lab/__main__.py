@@ -65,9 +65,9 @@ def prepare() -> None:
         raise ConfigError(f"{unknown[0]} is no option; keys are set by key=value, all of them after the options")
     if any(re.match(r"\+experiments=.*,", override) for override in options.overrides):
         raise ConfigError("experiments: each is a sweep of its own; give one at a time")
-    for file in Path(options.config_dir or os.devnull).glob("*/*.yaml"):
-        if (ROOT / "conf" / file.parent.name / file.name).exists():
-            raise ConfigError(f"{file}: conf has an option of this name, which would win; rename the file")
+    for file in Path(options.config_dir).glob("*/*.yaml") if options.config_dir else ():
+        if any((folder / file.parent.name / file.name).exists() for folder in (ROOT / "conf", ROOT)):
+            raise ConfigError(f"{file}: there is a shipped option of this name; rename the file")
     for file in (ROOT / "experiments").glob("*.yaml"):  # a group is a folder inside conf/, or what is stored
         ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiments", package="_global_")
 

@@ -203,7 +203,8 @@ def _located(target: Any, path: str) -> Any:
 
 def _misfit(value: Any, want: Any, path: str) -> ConfigError:
     wanted = re.sub(r"(\w+\.)+", "", inspect.formatannotation(want))
-    shown = value.get("_target_", "a mapping") if isinstance(value, dict) else json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    shown = value.get("_target_", "a mapping") if isinstance(value, dict) else text
     as_text = f"""; as text: {path}="'{shown}'\"""" if want is str and isinstance(value, (int, float)) else ""
     close = difflib.get_close_matches(str(value), re.findall("'(.*?)'", wanted), 1)
     return ConfigError(f"{path} must be {wanted}, not {shown}{as_text}{f'; did you mean {close[0]}?' if close else ''}")

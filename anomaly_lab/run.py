@@ -1,6 +1,7 @@
 """The composition root: data, method, trainer; fit, test, results."""
 
 import logging
+import math
 import time
 import traceback
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.provenance import provenance
 from anomaly_lab.results import RunDirectory, finished_training
+from anomaly_lab.trainer import TrainerSettings
 
 log = logging.getLogger(__name__)
 PLAIN = {"_convert_": "all"}  # lists and dicts, not OmegaConf's, for whoever is built
@@ -114,7 +116,10 @@ def fit_and_test(  # noqa: PLR0913 - all that a run consists of
         directory.forget_training()
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     with instantiate(cfg.logger, **PLAIN).opened(directory.path, content) as loggers:
-        trainer = instantiate(cfg.trainer, **PLAIN).build(callbacks, loggers)
+        settings: TrainerSettings = instantiate(cfg.trainer, **PLAIN)
+        batches = math.ceil(manifest["counts"]["train"] / cfg.data.batch_size)
+        method.steps = settings.steps(batches)
+        trainer = settings.build(math.ceil(method.steps / batches), callbacks, loggers)
         equal = {name: manifest[name] for name in ("training_hash", "seed", "data_fingerprint", "synthesis_source")}
         if not directory.checkpoint.exists() and (trained := finished_training(directory.path.parent, equal)):
             directory.take_weights(trained)

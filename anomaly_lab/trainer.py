@@ -45,8 +45,19 @@ class TrainerSettings:
             raise ConfigError(f"trainer.device: {self.device} is not available here; give trainer=default or trainer.device=cpu")
         return ("cuda" if there["cuda"] else "cpu") if self.device == "auto" else self.device
 
-    def build(self, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]) -> L.Trainer:
-        """Return the trainer; it keeps no record and no checkpoint of its own."""
+    def steps(self, batches: int) -> int:
+        """Return how many optimizer steps a training has whose epochs have so many batches."""
+        wanted = (self.max_steps, self.max_epochs if self.max_epochs < 0 else self.max_epochs * batches)
+        limits = [limit for limit in (*wanted, self.step_limit) if limit is not None and limit >= 0]
+        if not limits:
+            raise ConfigError("trainer.max_epochs and trainer.max_steps are both -1: training would never end")
+        return min(limits)
+
+    def build(self, epochs: int, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]) -> L.Trainer:
+        """Return a trainer of so many epochs, the last of which a callback may cut; it keeps no record of its own.
+
+        Lightning's own max_steps is not used: a state saved at an epoch's end resumes inexactly with it (2.6.6).
+        """
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
         # Lightning advises on workers and logging intervals; both are decided by the recipe.
         warnings.filterwarnings("ignore", module="lightning")
@@ -54,8 +65,7 @@ class TrainerSettings:
             accelerator=self.accelerator(),
             devices=1,
             precision=self.precision,
-            max_epochs=self.max_epochs,
-            max_steps=self.max_steps if self.step_limit is None else self.step_limit,
+            max_epochs=epochs,
             deterministic={"strict": True, "warn": "warn", "off": False}[self.deterministic],  # type: ignore[arg-type]
             callbacks=list(callbacks),
             logger=list(loggers) or False,

@@ -57,7 +57,13 @@ def test_a_sound_tree(sound):
         ["test", "good", "3", "0", "40", "48", "PNG", "RGB"],
         ["test", "scratch", "3", "3", "40", "48", "PNG", "RGB"],
     ]
-    assert found(parts(folder_tree(sound.parent / "folders", good=20))) == []
+
+
+def test_sound_folders(tmp_path):
+    root = folder_tree(tmp_path, good=20)
+    assert found(parts(root)) == []
+    (root / "masks/bad_dent").rename(root / "flat")  # beside good, whose images are not their own masks
+    assert found(parts(root, mask_folder="flat")) == []
 
 
 # What stops a run or falsifies its numbers

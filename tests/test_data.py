@@ -185,11 +185,12 @@ def test_the_first_test_loader_has_the_kept_normals_else_a_few_of_training(tmp_p
 
 
 def test_nothing_that_is_done_to_a_batch_reaches_the_store(tree):
-    data = ready(mvtec(tree, **RANDOM))
+    data = ready(mvtec(tree, augment=Rotation(0.0, [0, 0])))  # hands the stored image itself on
     before = [split.images.copy() for split in (data.train, data.test)] + [data.test.masks.copy()]
-    for batch in [batch for loader in (data.train_dataloader(), *data.test_dataloader()) for batch in loader]:
-        batch.image.zero_()
-        batch.mask.fill_(True)
+    for loader in (data.train_dataloader(), *data.test_dataloader()):
+        for batch in (*loader, *(loader.dataset[address] for address in loader.sampler)):
+            for value in batch:
+                value.fill_(1)
     for old, new in zip(before, (data.train.images, data.test.images, data.test.masks), strict=True):
         assert np.array_equal(old, new)
 
@@ -237,7 +238,8 @@ def test_the_fingerprint_is_of_the_content(tree, tmp_path):
         Image.fromarray(array).save(path)
         assert mvtec(root).fingerprint() != first
         path.write_bytes(old)
-    shutil.move(root / "part/test/good/002.png", root / "part/train/good/102.png")
+    (root / "part/validation/good").mkdir(parents=True, exist_ok=True)
+    shutil.move(root / "part/train/good/004.png", root / "part/validation/good")  # the same files in the same order
     assert mvtec(root).fingerprint() != first
 
 

@@ -38,8 +38,8 @@ def test_every_recipe_takes_every_synthesis_and_trainer(model, synthesis, traine
 @pytest.mark.parametrize("data", options("data"))
 @pytest.mark.parametrize("model", RECIPES)
 def test_every_recipe_takes_every_data_set(model, data):
-    cfg = composed(f"model={model}", f"data={data}", *([] if data in ("demo", "folder") else ["data.category=D_A"]))
-    config.validate(cfg)
+    wanted = {"demo": [], "folder": ["data.root=photographs"]}.get(data, ["data.category=D_A"])
+    config.validate(composed(f"model={model}", f"data={data}", *wanted))
 
 
 @pytest.mark.parametrize("model", RECIPES)
@@ -61,7 +61,7 @@ def test_training_changes_the_method_and_the_run_keeps_what_it_promises(model, t
     for name in ("config.yaml", "overrides.txt", "manifest.json", "metrics.json", "predictions.csv", "curves.npz", "training.csv"):
         assert (path / name).stat().st_size > 0, name
     assert not (path / "resume.ckpt").exists()
-    assert len(list((path / "maps").glob("*.png"))) == 6
+    assert len(list((path / "maps").glob("*.png"))) == 4  # 3 + 3 images: a missed and a false one, two hits
     assert not list(path.rglob("*.part"))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from anomaly_lab.errors import RunError
+from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.results import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @final
 class Guard(L.Callback):
-    """Seeds torch from (seed, epoch) at each epoch start and stops at the first loss that is not finite."""
+    """Seeds torch from (seed, epoch) at each epoch start; stops after the last step or a loss that is not finite."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -37,6 +38,13 @@ class Guard(L.Callback):
         if not math.isfinite(loss.item()):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
             raise RunError(f"the loss is {loss.item()} at {where}; lower model.learning_rate or use trainer.precision=32-true")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop where the recipe says, also within an epoch."""
+        assert isinstance(pl_module, AnomalyMethod)
+        trainer.should_stop = pl_module.automatic_optimization and trainer.global_step >= pl_module.steps
 
 
 @final
@@ -66,7 +74,7 @@ class Progress(L.Callback):
     def __init__(self, path: Path) -> None:
         self.file = path / "training.csv"
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open both; rows that a killed run wrote after its last saved state are dropped."""
         kept = []
         if self.file.exists():
@@ -75,9 +83,9 @@ class Progress(L.Callback):
         self.rows = self.file.open("w", newline="", buffering=1)
         self.writer = csv.writer(self.rows)
         self.writer.writerows([("step", "epoch", "loss", "learning_rate", "images_per_second"), *kept])
-        total = trainer.estimated_stepping_batches
+        assert isinstance(pl_module, AnomalyMethod)
         every = 0.5 if sys.stderr.isatty() else 15.0
-        self.bar = tqdm(total=int(total), initial=trainer.global_step, desc="training", unit="step", mininterval=every)
+        self.bar = tqdm(total=pl_module.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=every)
         self.clock, self.images, self.since = time.monotonic(), 0, 0.0
 
     def on_train_batch_end(

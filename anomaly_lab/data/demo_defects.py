@@ -77,8 +77,8 @@ def scratch(scene: Scene, rng: np.random.Generator) -> Drawing:
     away, width = distance(best_trail(scene, rng, rng.uniform(55, 90), 0.03, 0)), rng.uniform(1.1, 1.6)
     shape = ramp(width + 0.8 - away) * scene.surface
     groove = relief(-1.3 * width * bell(away, width), scene.light)
-    bare = rng.uniform(0.55, 0.8) * soft(width - away, 1.2) * (1 + 0.2 * grain(rng, 0.5)) * scene.surface
-    return Drawing(mix(scene.image, 0.95, bare) + 0.3 * groove * shape, shape)
+    bare = rng.uniform(0.7, 0.95) * soft(width - away, 1.2) * (1 + 0.2 * grain(rng, 0.5)) * scene.surface
+    return Drawing(mix(scene.image, 0.95, bare) + 0.5 * groove * shape, shape)
 
 
 def crack(scene: Scene, rng: np.random.Generator, width: tuple[float, float], jag: float, fork: float) -> Drawing:

@@ -19,6 +19,7 @@ class AnomalyMethod(L.LightningModule, ABC):
 
     localises: ClassVar[bool] = True  # False: the map means nothing, so no pixel metric is computed
     stride: ClassVar[int] = 1  # the sides of an image must be multiples of this
+    steps: int = 0  # of the optimizer in the whole training; the run sets it before it fits
 
     @abstractmethod
     def forward(self, image: Tensor) -> Prediction:

@@ -78,7 +78,7 @@ class Draem(AnomalyMethod):
     def configure_optimizers(self) -> Any:
         """Adam with a stepped rate; the milestones are shares of all steps, so any length of training keeps the shape."""
         optimizer = Adam(self.parameters(), self.learning_rate)
-        rate = partial(stepped_rate, int(self.trainer.estimated_stepping_batches), self.warmup, self.milestones, self.gamma)
+        rate = partial(stepped_rate, self.steps, self.warmup, self.milestones, self.gamma)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
 
 
