@@ -169,7 +169,7 @@ def test_wandb_keeps_config_curve_metrics_and_success(tmp_path, caplog):
     assert (content["summary"]["image_auroc"], content["summary"]["pixel_auroc"]) == (0.75, 0.5)
     assert content["summary"]["loss/mse"] == module.losses[-1]
     assert content["exit_code"] == 0
-    assert ours(caplog) == [f"W&B: offline; to upload: wandb sync {path}/wandb/offline-run-*"]
+    assert ours(caplog) == [f"W&B: offline (it knows no key); to upload: wandb sync {path}/wandb/offline-run-*"]
 
 
 @pytest.mark.usefixtures("offline")

@@ -28,7 +28,7 @@ class Wandb(Mirror):
     """Opens a W&B run, its files under ``RUN DIRECTORY/wandb``, and finishes it with the body's outcome.
 
     A run taken up again goes on under the W&B id that the first folder there carries in its name. Offline, each part is
-    a folder of its own, and one ``wandb sync`` of them all joins the parts.
+    a folder of its own, and one ``wandb sync`` of them all joins the parts (tried with 0.31).
 
     Attributes:
         project, entity, group, tags: where W&B files the run; ``entity: null`` is the account's own.
@@ -59,12 +59,13 @@ class Wandb(Mirror):
     def _open(self, path: Path, config: dict[str, Any]) -> Run:
         earlier = next((path / "wandb").glob("*run-*-*"), None)
         try:
+            keyless = self.mode == "auto" and _would_ask()
             run = wandb.init(
                 project=self.project,
                 entity=self.entity,
                 group=self.group,
                 tags=list(self.tags),
-                mode=self.mode if self.mode != "auto" else "offline" if _would_ask() else None,
+                mode="offline" if keyless else None if self.mode == "auto" else self.mode,
                 dir=path,
                 name=path.name,
                 id=earlier.name.rpartition("-")[2] if earlier else None,
@@ -77,10 +78,11 @@ class Wandb(Mirror):
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise RunError(f"logger=wandb: did not open ({reason}); give logger.mode=offline or logger=csv") from error
-        if not run.disabled:
-            log.info(
-                "W&B: %s", f"offline; to upload: wandb sync {path}/wandb/offline-run-*" if run.offline else run.url
-            )
+        if run.offline:
+            why = " (it knows no key)" if keyless else ""
+            log.info("W&B: offline%s; to upload: wandb sync %s/wandb/offline-run-*", why, path)
+        elif not run.disabled:
+            log.info("W&B: %s", run.url)
         return run
 
 
