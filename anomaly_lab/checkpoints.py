@@ -18,7 +18,9 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling garbage raises almost anything
-        raise RunError(f"{file}: is no readable checkpoint ({type(error).__name__}); remove it to train again") from error
+        raise RunError(
+            f"{file}: is no readable checkpoint ({type(error).__name__}); remove it to train again"
+        ) from error
     if content.get("training_hash") != training_hash:
         hashes = f"training hash {content.get('training_hash')!s:.8}, wanted {training_hash:.8}"
         raise RunError(f"{file}: was trained with another recipe ({hashes}); remove it to train again")

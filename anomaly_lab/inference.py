@@ -31,7 +31,9 @@ class LoadedRun:
         directory = RunDirectory(Path(path))
         manifest = directory.manifest()
         if manifest.get("status") != "done":
-            raise RunError(f"{path}: is no finished run (status {manifest.get('status', 'missing')}); give the folder of one")
+            raise RunError(
+                f"{path}: is no finished run (status {manifest.get('status', 'missing')}); give the folder of one"
+            )
         cfg = OmegaConf.load(directory.path / "config.yaml")
         data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
         data.crop_box = manifest["crop_box"]

@@ -17,11 +17,14 @@ def provenance() -> dict[str, object]:
     """Return what the manifest says of code, packages, machine and command, as plain types."""
     cuda = torch.cuda.is_available()
     return {
-        "command": shlex.join(["python", "-m", "anomaly_lab", *sys.argv[1:]]),
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain")),
-        "versions": {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "hardware": torch.cuda.get_device_name() if cuda else f"{platform.processor() or platform.machine()} x {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "hardware": torch.cuda.get_device_name()
+        if cuda
+        else f"{platform.processor() or platform.machine()} x {torch.get_num_threads()} threads",
         "host": platform.node(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

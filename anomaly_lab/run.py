@@ -66,8 +66,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
 
 def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> list[L.Callback]:
     """Return the callbacks of a run; pictures come after numbers."""
-    how = OmegaConf.to_container(cfg.evaluation)
-    assert isinstance(how, dict)
+    how: Any = OmegaConf.to_container(cfg.evaluation)
     overlays = Overlays(directory, data, how.pop("overlays"), how.pop("save_maps"))
     saving = Saving(directory, cfg.trainer.save_minutes, training_hash)
     return [Guard(cfg.seed), Progress(directory.path), saving, Evaluation(directory, data, **how), overlays]
@@ -93,8 +92,10 @@ def recording(
     try:
         yield manifest
     except Exception as error:
-        journal.stream.write(traceback.format_exc())  # not logged: the command line says it in one line
-        directory.write_json("manifest.json", {**manifest, "status": "failed", "error": f"{type(error).__name__}: {error}"})
+        journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
+        directory.write_json(
+            "manifest.json", {**manifest, "status": "failed", "error": f"{type(error).__name__}: {error}"}
+        )
         raise
     finally:
         logging.getLogger("anomaly_lab").removeHandler(journal)
@@ -103,7 +104,7 @@ def recording(
     directory.write_json("manifest.json", manifest)
 
 
-def fit_and_test(  # noqa: PLR0913 - all that a run consists of
+def fit_and_test(
     cfg: DictConfig,
     data: AnomalyDataModule,
     method: AnomalyMethod,
@@ -133,7 +134,9 @@ def fit_and_test(  # noqa: PLR0913 - all that a run consists of
             logger.log_metrics(directory.metrics(), step=trainer.global_step)
 
 
-def train(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> None:
+def train(
+    trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, directory: RunDirectory, training_hash: str
+) -> None:
     """Fit from the start or from the last saved state; the last weights are the weights."""
     resume = directory.resume_checkpoint if directory.resume_checkpoint.exists() else None
     if resume is not None:

@@ -42,7 +42,9 @@ class TrainerSettings:
         """
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True, "auto": True}
         if not there[self.device]:
-            raise ConfigError(f"trainer.device: {self.device} is not available here; give trainer=default or trainer.device=cpu")
+            raise ConfigError(
+                f"trainer.device: {self.device} is not available here; give trainer=default or trainer.device=cpu"
+            )
         return ("cuda" if there["cuda"] else "cpu") if self.device == "auto" else self.device
 
     def steps(self, batches: int) -> int:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-# Annotated[int, EVALUATION_ONLY] marks an argument that a trained model does not depend on: changing it needs no training.
+# Annotated[int, EVALUATION_ONLY] marks an argument that training does not depend on: changing it needs no training.
 EVALUATION_ONLY = "evaluation only"
 
 

@@ -7,7 +7,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-
 from anomaly_lab.run import run
 
 CONF = Path(__file__).parent.parent / "conf"

@@ -45,7 +45,9 @@ def ssim_loop(x: np.ndarray, y: np.ndarray, span: float) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize(("scale", "offset", "span"), [(1.0, 0.0, 1.0), (1.0, -0.8, 2.0), (255.0, 0.0, 255.0), (400.0, -100.0, 256.0)])
+@pytest.mark.parametrize(
+    ("scale", "offset", "span"), [(1.0, 0.0, 1.0), (1.0, -0.8, 2.0), (255.0, 0.0, 255.0), (400.0, -100.0, 256.0)]
+)
 def test_ssim_pads_with_zeros_and_guesses_the_range_from_its_first_argument(scale, offset, span):
     x, y = (scale * v.double() + offset for v in images(1, (1, 1, 14, 12)))
     ours = ssim(x, y, "guessed")[0, 0].numpy()

@@ -58,7 +58,15 @@ def test_training_changes_the_method_and_the_run_keeps_what_it_promises(model, t
     changed = [k for k, v in trained.items() if v.shape != untrained[k].shape or not torch.equal(v, untrained[k])]
     assert changed
     assert {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_aupro"} <= metrics.keys()
-    for name in ("config.yaml", "overrides.txt", "manifest.json", "metrics.json", "predictions.csv", "curves.npz", "training.csv"):
+    for name in (
+        "config.yaml",
+        "overrides.txt",
+        "manifest.json",
+        "metrics.json",
+        "predictions.csv",
+        "curves.npz",
+        "training.csv",
+    ):
         assert (path / name).stat().st_size > 0, name
     assert not (path / "resume.ckpt").exists()
     assert len(list((path / "maps").glob("*.png"))) == 4  # 3 + 3 images: a missed and a false one, two hits

@@ -54,7 +54,13 @@ def test_the_manifest_tells_where_the_numbers_come_from(tree, tmp_path):
     assert path.name.startswith("mine-")
     assert path.name.endswith("-seed3")
     assert path.parent == tmp_path / "runs" / "nearest" / "mvtec" / "part"
-    assert found["choices"] == {"model": "nearest", "data": "mvtec", "synthesis": "none", "trainer": "default", "logger": "csv"}
+    assert found["choices"] == {
+        "model": "nearest",
+        "data": "mvtec",
+        "synthesis": "none",
+        "trainer": "default",
+        "logger": "csv",
+    }
     assert found["config_hash"].startswith(path.name.split("-")[1])
     assert found["counts"] == {"train": 6, "normal": 0, "test": 6, "anomalous": 3, "unmasked": 0}
     assert found["differs"]["data.image_size"] == 16
@@ -184,20 +190,43 @@ def test_a_full_disk_gives_one_line_and_keeps_the_last_good_file(tmp_path, monke
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
 
 
+def spoil(file: str, content: bytes | np.ndarray | None):
+    """Return what replaces, adds or (None) removes a file of the category."""
+
+    def change(root: Path) -> None:
+        path = root / "part" / file
+        if content is None:
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            write_png(path, content)
+
+    return change
+
+
+def empty_training(root: Path) -> None:
+    for file in (root / "part" / "train" / "good").iterdir():
+        file.unlink()
+
+
+BLANK = np.zeros((64, 64), np.uint8)
+
+
 @pytest.mark.parametrize(
-    ("spoil", "error", "line"),
+    ("spoil", "line"),
     [
-        (lambda root: shutil.rmtree(root / "part"), DataError, "no such folder"),
-        (lambda root: [f.unlink() for f in (root / "part" / "train" / "good").iterdir()], DataError, "no training images"),
-        (lambda root: (root / "part" / "train" / "good" / "000.png").write_bytes(b"junk"), DataError, "000.png"),
-        (lambda root: (root / "part" / "test" / "good" / "000.png").write_bytes(b"\x89PNG\r\n\x1a\n"), DataError, "000.png"),
-        (lambda root: write_png(root / "part" / "ground_truth" / "scratch" / "000_mask.png", np.zeros((3, 3), np.uint8)), DataError, "its image"),
-        (lambda root: write_png(root / "part" / "ground_truth" / "scratch" / "zz_mask.png", np.zeros((64, 64), np.uint8)), DataError, "zz_mask.png: is a mask of 0 images"),
+        (spoil("", None), "no such folder"),
+        (empty_training, "no training images"),
+        (spoil("train/good/000.png", b"junk"), r"train/good/000\.png"),
+        (spoil("test/good/000.png", b"\x89PNG\r\n\x1a\n"), r"test/good/000\.png"),
+        (spoil("ground_truth/scratch/000_mask.png", BLANK[:3, :3]), r"000_mask\.png.*its image"),
+        (spoil("ground_truth/scratch/zz_mask.png", BLANK), r"zz_mask\.png: is a mask of 0 images"),
     ],
 )
-def test_bad_data_end_in_one_line_and_nothing_written(spoil, error, line, tree, tmp_path):
+def test_bad_data_end_in_one_line_and_nothing_written(spoil, line, tree, tmp_path):
     spoil(tree)
-    with pytest.raises(error, match=line) as caught:
+    with pytest.raises(DataError, match=line) as caught:
         ran(tmp_path, *control(tree))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()

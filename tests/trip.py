@@ -1,4 +1,4 @@
-"""Print the trip from the command line to the number: every file of ours that ``model=draem`` imports, all its lines."""
+"""Print the trip from the command line to the number: all lines of every file of ours that ``model=draem`` imports."""
 
 import sys
 import tempfile
@@ -19,7 +19,8 @@ def main() -> None:
         sys.argv = ["anomaly_lab", "model=draem", *data, *small, f"runs={temporary}/runs"]
         command_line()
     here = Path(sys.modules["anomaly_lab"].__file__ or "").parent
-    files = {Path(module.__file__) for name, module in list(sys.modules.items()) if name.startswith("anomaly_lab") and module.__file__}
+    ours = [module for name, module in sys.modules.items() if name.split(".")[0] == "anomaly_lab"]
+    files = {Path(module.__file__) for module in ours if module.__file__}
     lines = {file.relative_to(here.parent).as_posix(): len(file.read_text().splitlines()) for file in files}
     for name, count in sorted(lines.items()):
         print(f"{count:6d}  {name}")

@@ -49,7 +49,7 @@ class Evaluation(L.Callback):
         self.directory, self.data, self.resolution, self.fpr_limit = directory, data, resolution, fpr_limit
         self.target_fpr, self.bootstrap = target_fpr, bootstrap
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start afresh."""
         assert isinstance(pl_module, AnomalyMethod)
         self.normal_maps: list[Tensor] = []
@@ -85,7 +85,9 @@ class Evaluation(L.Callback):
             self._update(self.pixels, rows, prediction.anomaly_map)
 
     def _pixel_count(self) -> int:
-        sizes = self.data.test.sizes if self.resolution == "original" else [self.data.geometry().size] * len(self.scores)
+        sizes = (
+            self.data.test.sizes if self.resolution == "original" else [self.data.geometry().size] * len(self.scores)
+        )
         return sum(height * width for height, width in sizes)
 
     def _update(self, state: Curves, rows: list[int], maps: Tensor) -> None:
@@ -125,7 +127,7 @@ class Evaluation(L.Callback):
         self.directory.write_table("predictions.csv", ("path", "defect", "label", "score"), table)
 
     def _precise(self, pixels: Curves, trainer: L.Trainer, method: AnomalyMethod) -> Curves:
-        """Return the state, or, where the cells of a histogram are too coarse, one that sorts a second pass's scores."""
+        """Return the state, or, where the cells of a histogram are too coarse, one that sorts a second pass."""
         bound = pixels.error_bound(self.fpr_limit) if isinstance(pixels, CurveState) else 0.0
         if bound <= TOLERANCE:
             return pixels

@@ -26,7 +26,7 @@ class Overlays(L.Callback):
     def __init__(self, directory: RunDirectory, data: AnomalyDataModule, count: int, save_maps: bool) -> None:  # noqa: FBT001
         self.directory, self.data, self.count, self.save_maps = directory, data, count, save_maps
 
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start afresh."""
         self.scores = np.zeros(len(self.data.test.records), np.float32)
         self.maps: dict[str, np.ndarray] = {}

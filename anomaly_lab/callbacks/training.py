@@ -29,15 +29,17 @@ class Guard(L.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make whatever is random inside the networks a function of (seed, epoch)."""
         torch.manual_seed(int(np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)[0]))
 
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:  # noqa: ARG002
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Stop before the step that would spoil the weights."""
         if not math.isfinite(loss.item()):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-            raise RunError(f"the loss is {loss.item()} at {where}; lower model.learning_rate or use trainer.precision=32-true")
+            raise RunError(
+                f"the loss is {loss.item()} at {where}; lower model.learning_rate or use trainer.precision=32-true"
+            )
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -55,11 +57,11 @@ class Saving(Checkpoint):
         self.directory, self.seconds, self.training_hash = directory, 60 * minutes, training_hash
         self.saved = time.monotonic()
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:  # noqa: ARG002
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Name the recipe in the checkpoint."""
         checkpoint["training_hash"] = self.training_hash
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if it is time."""
         if time.monotonic() - self.saved >= self.seconds:
             with self.directory.replacing(self.directory.resume_checkpoint.name) as file:
@@ -79,13 +81,17 @@ class Progress(L.Callback):
         kept = []
         if self.file.exists():
             with self.file.open(newline="") as old:
-                kept = [row for row in csv.reader(old) if row and row[0].isdigit() and int(row[0]) <= trainer.global_step]
+                kept = [
+                    row for row in csv.reader(old) if row and row[0].isdigit() and int(row[0]) <= trainer.global_step
+                ]
         self.rows = self.file.open("w", newline="", buffering=1)
         self.writer = csv.writer(self.rows)
         self.writer.writerows([("step", "epoch", "loss", "learning_rate", "images_per_second"), *kept])
         assert isinstance(pl_module, AnomalyMethod)
         every = 0.5 if sys.stderr.isatty() else 15.0
-        self.bar = tqdm(total=pl_module.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=every)
+        self.bar = tqdm(
+            total=pl_module.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=every
+        )
         self.clock, self.images, self.since = time.monotonic(), 0, 0.0
 
     def on_train_batch_end(
@@ -102,12 +108,12 @@ class Progress(L.Callback):
         self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} images/s", refresh=False)
         self.bar.update()
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close both."""
         self.bar.close()
         self.rows.close()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Close both, if the error came while they were open."""
         if "bar" in self.__dict__:
             self.bar.close()

@@ -1,20 +1,23 @@
 """Augmentation of normal images: whatever happens here stays normal."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, final
+from typing import final
 
 import cv2
 import numpy as np
 
 
-class Augmentation(Protocol):
-    """A pure function of (image, rng); (H, W, 3) uint8 to the same, the input untouched."""
+class Augmentation(ABC):
+    """Turns a normal image into another normal one."""
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray: ...
+    @abstractmethod
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return an image of the same shape, (H, W, 3) uint8; the input stays untouched, ``rng`` is the only chance."""
 
 
 @final
-class Rotation:
+class Rotation(Augmentation):
     """Rotates about the centre, bilinear, zero fill, with a probability and by U(low, high) degrees.
 
     DRAEM's code: probability 0.3, -90 to 90; its text: -45 to 45 (methods 1.2, 1.6).
@@ -25,6 +28,7 @@ class Rotation:
         self.low, self.high = degrees
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the turned image, or the image itself."""
         if rng.random() >= self.probability:
             return image
         height, width = image.shape[:2]

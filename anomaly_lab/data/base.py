@@ -133,7 +133,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
         sampler = AddressedSampler(len(self.train.records), self.seed, self.sampling)
         if self.trainer is not None:  # after a resume workers read ahead before Lightning sets the sampler's epoch
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())
 
     def test_dataloader(self) -> list[DataLoader[EvalBatch]]:

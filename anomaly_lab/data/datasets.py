@@ -1,7 +1,7 @@
 """From decoded images to batches: what one row becomes, and in which order rows are drawn."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple, final
 
@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from anomaly_lab.data.augment import Augmentation
 from anomaly_lab.data.images import Geometry, Placement, read_image, read_mask, resize_image, resize_mask
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EvalBatch, ImageRecord, TrainBatch
-
-Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 class Split(NamedTuple):

@@ -14,7 +14,7 @@ from anomaly_lab.types import ImageRecord
 class Demo(AnomalyDataModule):
     """Drawn industrial parts in MVTec AD's layout: a smoke test that is not trivial, never evidence for a method."""
 
-    category: Literal["weave", "nut", "chip"]  # type: ignore[mutable-override]
+    category: Literal["weave", "nut", "chip"]
 
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
         """List one split, after drawing the category if it is not there."""

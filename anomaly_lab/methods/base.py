@@ -30,15 +30,14 @@ class AnomalyMethod(L.LightningModule, ABC):
         """Return the loss, or None where nothing is learned by gradients."""
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ConfigError unless images of this size fit; twice the stride leaves a batch norm more than one value."""
+        """Raise ConfigError unless images of this size fit; two strides leave a batch norm more than one value."""
         if height % self.stride or width % self.stride or min(height, width) < 2 * self.stride > 2:
             wanted = f"multiples of {self.stride} from {2 * self.stride} on"
             raise ConfigError(f"data.image_size: {type(self).__name__} takes {wanted}, not {height} x {width}")
 
-    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> Prediction:  # noqa: ARG002
-        """Hand the prediction to the callbacks."""
-        prediction: Prediction = self(batch.image)
-        return prediction
+    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:  # noqa: ARG002
+        """Hand the `Prediction` to the callbacks."""
+        return self(batch.image)
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - most methods have no picture to add
         """Return further (B, 3, H, W) pictures by name, for the overlays of a run."""

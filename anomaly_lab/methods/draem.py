@@ -34,7 +34,7 @@ class Draem(AnomalyMethod):
 
     stride = 32
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
         self,
         reconstructive_width: int,
         discriminative_width: int,
@@ -76,7 +76,7 @@ class Draem(AnomalyMethod):
         return {"reconstruction": self.reconstructive(image)}
 
     def configure_optimizers(self) -> Any:
-        """Adam with a stepped rate; the milestones are shares of all steps, so any length of training keeps the shape."""
+        """Adam with a stepped rate; milestones are shares of all steps, so any length of training keeps the shape."""
         optimizer = Adam(self.parameters(), self.learning_rate)
         rate = partial(stepped_rate, self.steps, self.warmup, self.milestones, self.gamma)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}

@@ -20,7 +20,9 @@ def ssim(x: Tensor, y: Tensor, value_range: Literal["unit", "guessed"]) -> Tenso
     line = (line / line.sum()).expand(channels, 1, 1, 11)
     moments = torch.cat([x, y, x * x, y * y, x * y])  # one pass of the separable window over all five
     with torch.autocast(x.device.type, enabled=False):
-        moments = conv2d(conv2d(moments, line, padding=(0, 5), groups=channels), line.mT, padding=(5, 0), groups=channels)
+        moments = conv2d(
+            conv2d(moments, line, padding=(0, 5), groups=channels), line.mT, padding=(5, 0), groups=channels
+        )
     mean_x, mean_y, xx, yy, xy = moments.chunk(5)
     span = 1.0 if value_range == "unit" else (255.0 if x.max() > 128 else 1.0) + (1.0 if x.min() < -0.5 else 0.0)
     c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
