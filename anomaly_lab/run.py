@@ -39,6 +39,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     """
     config.validate(cfg)
     instantiate(cfg.trainer, **PLAIN).accelerator()
+    instantiate(cfg.logger, **PLAIN)
     L.seed_everything(cfg.seed, verbose=False)
     data: AnomalyDataModule = instantiate(cfg.data, **PLAIN)
     hydra = HydraConfig.get()

@@ -63,8 +63,9 @@ class Draem(AnomalyMethod):
         """Train both networks together; the segmentation loss reaches the reconstruction, too (methods 1.2)."""
         reconstruction, probability = self._reconstruct_and_compare(batch.image)
         losses = self.loss(reconstruction, probability, batch)
-        self.log_dict({f"loss/{name}": value.detach() for name, value in losses.items()})
-        return torch.stack(list(losses.values())).sum()
+        total = torch.stack(list(losses.values())).sum()
+        self.log_dict({"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}})
+        return total
 
     def _reconstruct_and_compare(self, image: Tensor) -> tuple[Tensor, Tensor]:
         reconstruction = self.reconstructive(image)

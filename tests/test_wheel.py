@@ -1,0 +1,61 @@
+"""The wheel is whole: away from the checkout, every recipe and experiment that it ships composes and validates."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parent.parent
+SCRIPT = """
+import itertools, json, sys
+sys.path = [entry for entry in sys.path if entry != sys.argv[1]]
+from pathlib import Path
+import anomaly_lab
+from anomaly_lab import __main__ as command, config
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+root = command.ROOT
+names = {group: sorted(f.stem for f in (root / group).glob("*.yaml")) for group in ("conf/model", "experiments")}
+for file in (root / "experiments").glob("*.yaml"):
+    ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiments", package="_global_")
+with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+    for model in names["conf/model"]:
+        config.validate(compose("config", [f"model={model}", "data=demo"]))
+    for experiment in names["experiments"]:
+        swept = OmegaConf.load(root / "experiments" / f"{experiment}.yaml").hydra.sweeper.params
+        for values in itertools.product(*(str(value).split(",") for value in swept.values())):
+            cell = [f"{key}={value}" for key, value in zip(swept, values)]
+            cell += [] if "data.category" in swept else ["data.category=part"]
+            config.validate(compose("config", [f"+experiments={experiment}", *cell]))
+print(json.dumps({"package": anomaly_lab.__file__, **names}))
+"""
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", str(CHECKOUT), "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder))
+    pip("install", "--no-deps", "--target", str(folder / "site"), str(next(folder.glob("*.whl"))))
+    return folder / "site"
+
+
+def test_recipes_and_experiments_of_the_wheel_compose_and_validate(installed, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(CHECKOUT)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert Path(found["package"]).is_relative_to(installed)
+    for group in ("conf/model", "experiments"):
+        assert found[group] == sorted(f.stem for f in (CHECKOUT / group).glob("*.yaml"))
+        assert found[group]
