@@ -100,7 +100,7 @@ def weave(rng: np.random.Generator) -> Scene:
 
 def nut(rng: np.random.Generator) -> Scene:
     """A turned hex nut on a matte table."""
-    (u, v, turn), light = posed(rng, math.pi, 9, 0.05), lamp(rng)
+    (u, v, turn), light = posed(rng, 0.35, 9, 0.05), lamp(rng)
     r, to_lamp = np.sqrt(u * u + v * v), math.atan2(light[1], light[0]) - turn
     cos, sin = u / r, v / r
     flats = (80 - np.abs(u * math.cos(t) + v * math.sin(t)) for t in (0, math.tau / 6, math.tau / 3))

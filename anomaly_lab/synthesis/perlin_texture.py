@@ -42,7 +42,7 @@ class PerlinTexture(Synthesizer):
             raise ConfigError(f"synthesis.probability: {probability} is not a share; give a number in [0, 1]")
         if not 0 <= num_augmenters <= len(augmenters):
             raise ConfigError(
-                f"synthesis.num_augmenters: {num_augmenters} is more than the list has; take 0..{len(augmenters)}"
+                f"synthesis.num_augmenters: {num_augmenters} of a list of {len(augmenters)}; take 0 to that"
             )
         ranges = {"lattice_exponents": lattice_exponents, "threshold": self.threshold, "texture_weight": texture_weight}
         for name, ends in ranges.items():

@@ -47,7 +47,7 @@ def main(folder: str) -> None:
 
     def our_turn(index: int) -> bool:
         image, mask = ours(images[index % 64], rng)
-        as_tensor(image).float().div_(255)
+        torch.from_numpy(image.transpose(2, 0, 1) / np.float32(255))
         return bool(mask.any())
 
     def their_turn(index: int) -> bool:
