@@ -38,7 +38,7 @@ def test_every_recipe_takes_every_synthesis_and_trainer(model, synthesis, traine
 @pytest.mark.parametrize("data", options("data"))
 @pytest.mark.parametrize("model", RECIPES)
 def test_every_recipe_takes_every_data_set(model, data):
-    wanted = {"demo": [], "folder": ["data.root=photographs"]}.get(data, ["data.category=D_A"])
+    wanted = {"demo": [], "folder": ["data.root=photographs"]}.get(data, ["data.root=x", "data.category=D_A"])
     config.validate(composed(f"model={model}", f"data={data}", *wanted))
 
 
