@@ -61,8 +61,10 @@ def run(cfg: DictConfig) -> dict[str, float]:
                 identity = {"config_hash": config_hash, "training_hash": training_hash, "seed": cfg.seed, **made_from}
                 with recording(directory, cfg, data, identity) as manifest:
                     fit_and_test(cfg, data, method, directory, manifest, callbacks)
-    log.info("%s: %s", directory.path, directory.manifest()["status"])
-    return directory.metrics()
+    metrics = directory.metrics()
+    numbers = "".join(f"\n  {name:26s} {value:.4f}" for name, value in metrics.items())
+    log.info("%s: %s%s", directory.path, directory.manifest()["status"], numbers)
+    return metrics
 
 
 def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> list[L.Callback]:

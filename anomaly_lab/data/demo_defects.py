@@ -113,7 +113,7 @@ def deposit(scene: Scene, rng: np.random.Generator, colour: Colour, radius: tupl
     x, y = spot(scene, rng, 0.8 * size)
     crumbs = grain(rng, 0.9)
     shape = soft(blob(rng, X - x, Y - y, size, 0.4) + 0.8 * crumbs, 1.5) * scene.surface
-    body = 1 + 0.10 * crumbs + 0.4 * np.clip(relief(blur(shape * (2 + 0.5 * crumbs), 0.5), scene.light), -1, 1)
+    body = 1 + 0.20 * crumbs + 0.4 * np.clip(relief(blur(shape * (2 + 0.5 * crumbs), 0.5), scene.light), -1, 1)
     return Drawing(mix(scene.image, tinted(body, colour), shape * np.clip(0.8 + 0.15 * field(rng, 32), 0.5, 1)), shape)
 
 
@@ -124,7 +124,7 @@ def dent(scene: Scene, rng: np.random.Generator) -> Drawing:
     inside = blob(rng, X - x, Y - y, size, 0.2)
     shape = soft(inside + 1.5, 1.5) * scene.surface
     pit = relief(0.8 * bell(inside, 1.5) - 3.5 * soft(inside - size / 3, 0.9 * size), scene.light)
-    return Drawing(mix(scene.image, np.clip(scene.image * (1 + 1.1 * pit), 0.04, 1.1), shape), shape)
+    return Drawing(mix(scene.image, np.clip(scene.image * (1 + 1.4 * pit), 0.04, 1.1), shape), shape)
 
 
 def hole(scene: Scene, rng: np.random.Generator) -> Drawing:

@@ -47,7 +47,7 @@ PARTS: dict[str, tuple[Callable[[np.random.Generator], Scene], dict[str, Surface
             "crack": partial(crack, width=(0.9, 1.3), jag=0.9, fork=19),
             "dent": dent,
             "notch": own("notch"),
-            "rust": partial(deposit, colour=(0.40, 0.19, 0.09), radius=(9, 14)),
+            "rust": partial(deposit, colour=(0.44, 0.19, 0.07), radius=(9, 14)),
             "scratch": scratch,
         },
     ),

@@ -112,7 +112,7 @@ def nut(rng: np.random.Generator) -> Scene:
     height = thread - 0.55 * np.clip(r - 77, 0, None) - 0.9 * np.clip(47 - r, 0, 5)
     glance = 2 * np.square(cos * math.cos(to_lamp) + sin * math.sin(to_lamp)) - 1
     face = ((r > 47) & (r < 77)) * (0.22 * glance * np.abs(glance) + 0.04 * rings)
-    tone = 0.80 + face + 0.40 * np.clip(relief(blur(height, 0.5), light), -0.9, 0.9)
+    tone = 0.80 + face + 0.34 * np.clip(relief(blur(height, 0.5), light), -0.9, 0.9)
     tone = tone * (1 + 0.025 * fuzz + 0.03 * wear) * (1 - 0.55 * soft(42 - r, 3))
     ground = tinted(1 + 0.05 * fuzz + 0.03 * patches, table)
 
@@ -126,9 +126,9 @@ def nut(rng: np.random.Generator) -> Scene:
         """A corner is broken off."""
         corner = math.tau / 12 + math.tau / 6 * int(rng.integers(6))
         gap = u * math.cos(corner) + v * math.sin(corner) - (89.5 - rng.uniform(9, 14)) + 0.9 * field(rng, 20)
-        fracture = soft(5 - np.abs(gap + 5), 2) * ramp(outline) * ramp(-gap)
-        rough = tinted(np.clip(0.42 + 0.18 * grain(rng, 1.4), 0.1, 1.1), steel)
-        image = mix(draw(np.minimum(outline, -gap)), rough, 0.85 * fracture)
+        fracture = soft(6 - np.abs(gap + 6), 2) * ramp(outline) * ramp(-gap)
+        rough = tinted(np.clip(0.38 + 0.22 * grain(rng, 1.6), 0.08, 1.2), steel)
+        image = mix(draw(np.minimum(outline, -gap)), rough, 0.95 * fracture)
         moved = soft(np.abs(image - draw(outline)).max(axis=0) - 0.025, 0.01)
         return Drawing(image, np.maximum(np.maximum(ramp(gap) * ramp(outline), fracture), moved))
 

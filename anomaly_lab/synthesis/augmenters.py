@@ -17,7 +17,7 @@ from PIL.Image import fromarray
 PaperAugmenter = Literal[
     "posterise", "sharpness", "solarise", "equalise", "brightness", "hue_saturation", "autocontrast"
 ]
-AugmenterName = PaperAugmenter | Literal["gamma_contrast", "invert", "rotate"]
+AugmenterName = Literal[PaperAugmenter, "gamma_contrast", "invert", "rotate"]
 LEVELS = np.arange(256.0)
 BRIGHTNESS_SPACES = (  # to a colour space, back, and its channel of brightness
     (cv2.COLOR_RGB2YCrCb, cv2.COLOR_YCrCb2RGB, 0),
