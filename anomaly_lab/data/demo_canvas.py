@@ -86,7 +86,7 @@ def relief(height: Array, light: tuple[float, float]) -> Array:
 
 def camera(rng: np.random.Generator) -> Callable[[Array], NDArray[np.uint8]]:
     """One exposure: lamp, lens and sensor drawn at random, noise included. It maps (3, N, N) to (SIDE, SIDE, 3) RGB."""
-    gain, warm, gamma = rng.uniform(0.75, 1.25), rng.uniform(-0.05, 0.05), rng.uniform(0.88, 1.14)
+    gain, warm, gamma = rng.uniform(0.78, 1.22), rng.uniform(-0.04, 0.04), rng.uniform(0.88, 1.14)
     angle, tilt, fall = rng.uniform(0, math.tau), rng.uniform(0, 0.25), rng.uniform(0, 0.18)
     noise = rng.standard_normal((SIDE, SIDE, 3), np.float32) * rng.uniform(0.008, 0.018)
     x, y = (g[::ZOOM, ::ZOOM] * (2 / SIDE) for g in (X, Y))

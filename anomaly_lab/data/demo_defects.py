@@ -86,11 +86,11 @@ def crack(scene: Scene, rng: np.random.Generator, width: tuple[float, float], ja
     line = best_trail(scene, rng, rng.uniform(45, 75), 0.12, jag)
     x, y = line[len(line) // 2].tolist()
     away = np.minimum(distance(line), distance(trail(rng, (x, y), fork * rng.uniform(0.7, 1.3), 0.12, jag)) + 0.3)
-    half = rng.uniform(*width) * np.clip(1 + 0.25 * field(rng, 24), 0.4, 1.6)
+    half = rng.uniform(*width) * np.clip(1 + 0.25 * field(rng, 24), 0.65, 1.6)
     shape = ramp(half + 1.0 - away) * scene.surface
     lip = 0.4 * bell(away - half, 1) + np.clip(relief(-bell(away, 1.6), scene.light), 0, None)
     depth = 0.95 * soft(half - away, 1.0) * scene.surface
-    return Drawing(mix(scene.image + 0.8 * lip * shape, 0.02 + 0.1 * scene.image, depth), shape)
+    return Drawing(mix(scene.image + 0.65 * lip * shape, 0.02 + 0.1 * scene.image, depth), shape)
 
 
 def stain(scene: Scene, rng: np.random.Generator, absorb: Colour, radius: tuple[float, float]) -> Drawing:

@@ -100,7 +100,7 @@ def weave(rng: np.random.Generator) -> Scene:
 
 def nut(rng: np.random.Generator) -> Scene:
     """A turned hex nut on a matte table."""
-    (u, v, turn), light = posed(rng, 0.35, 9, 0.05), lamp(rng)
+    (u, v, turn), light = posed(rng, 0.35, 9, 0.04), lamp(rng)
     r, to_lamp = np.sqrt(u * u + v * v), math.atan2(light[1], light[0]) - turn
     cos, sin = u / r, v / r
     flats = (80 - np.abs(u * math.cos(t) + v * math.sin(t)) for t in (0, math.tau / 6, math.tau / 3))
@@ -127,7 +127,7 @@ def nut(rng: np.random.Generator) -> Scene:
         corner = math.tau / 12 + math.tau / 6 * int(rng.integers(6))
         gap = u * math.cos(corner) + v * math.sin(corner) - (89.5 - rng.uniform(9, 14)) + 0.9 * field(rng, 20)
         fracture = soft(6 - np.abs(gap + 6), 2) * ramp(outline) * ramp(-gap)
-        rough = tinted(np.clip(0.38 + 0.22 * grain(rng, 1.6), 0.08, 1.2), steel)
+        rough = tinted(np.clip(0.36 + 0.17 * grain(rng, 1.5), 0.08, 1.2), steel)
         image = mix(draw(np.minimum(outline, -gap)), rough, 0.95 * fracture)
         moved = soft(np.abs(image - draw(outline)).max(axis=0) - 0.025, 0.01)
         return Drawing(image, np.maximum(np.maximum(ramp(gap) * ramp(outline), fracture), moved))
@@ -172,16 +172,19 @@ class Chip:
         outline = np.minimum(np.minimum(edge, REACH - self.along), self.along + 2)
         return tinted(0.95 - bends + gloss + 0.03 * self.fuzz, self.metal), ramp(outline)
 
-    def draw(self, gone: Array | float) -> Array:
-        """The whole picture; where ``gone`` is 1 the lead and its solder are torn off the copper."""
+    def draw(self, ground: Array, cover: Array) -> Array:
+        """The whole picture, with this much of the leads."""
+        return mix(mix(ground, self.leads, cover), self.case, ramp(self.inside))
+
+    def torn(self, gone: Array) -> Array:
+        """The picture where ``gone`` is 1: lead and solder are torn off the copper."""
         copper = tinted(1 + 0.08 * self.fuzz, (0.66, 0.40, 0.24))
-        ground = mix(self.ground, copper, 0.9 * self.pad * gone)
-        return mix(mix(ground, self.leads, self.cover * (1 - gone)), self.case, ramp(self.inside))
+        return self.draw(mix(self.ground, copper, 0.9 * self.pad * gone), self.cover * (1 - gone))
 
     def missing_pin(self, rng: np.random.Generator) -> Drawing:
         """A lead is gone and its pad bare."""
         gone = (self.number == int(rng.integers(PINS))) * self.half(rng)
-        return Drawing(self.draw(gone), gone * np.maximum(self.cover, self.pad) * ramp(-self.inside))
+        return Drawing(self.torn(gone), gone * np.maximum(self.cover, self.pad) * ramp(-self.inside))
 
     def bent_pin(self, rng: np.random.Generator) -> Drawing:
         """A lead is pushed aside, off its pad."""
@@ -189,7 +192,7 @@ class Chip:
         gone = (self.number == which) * half
         swing = int(rng.choice([-1, 1])) * rng.uniform(10, 14) * np.square(np.clip(self.along / REACH, 0, 1))
         bent, there = self.lead(self.u - (which - (PINS - 1) / 2) * PITCH - swing)
-        image = mix(mix(self.draw(gone), bent, there * half), self.case, ramp(self.inside))
+        image = mix(mix(self.torn(gone), bent, there * half), self.case, ramp(self.inside))
         return Drawing(image, np.maximum(gone * np.maximum(self.cover, self.pad), there * half) * ramp(-self.inside))
 
     def bridge(self, rng: np.random.Generator) -> Drawing:
@@ -199,7 +202,7 @@ class Chip:
         dome = 4 * np.sqrt(np.clip(inside / 10, 0.01, 1))
         slope, shape = np.clip(relief(blur(dome, 0.7), self.light), -0.8, 0.8), soft(inside, 1.5)
         tone = 0.84 + 0.35 * slope + 0.3 * bell(slope - 0.45, 0.15) + 0.02 * self.fuzz
-        return Drawing(mix(self.draw(0.0), tinted(tone, self.metal), shape), shape)
+        return Drawing(mix(self.draw(self.ground, self.cover), tinted(tone, self.metal), shape), shape)
 
     def half(self, rng: np.random.Generator) -> Array:
         """One of the two rows of leads."""
@@ -228,4 +231,4 @@ def chip(rng: np.random.Generator) -> Scene:
     """A chip, its case the surface."""
     c = Chip(rng)
     own = {"missing_pin": c.missing_pin, "bent_pin": c.bent_pin, "solder_bridge": c.bridge}
-    return Scene(c.draw(0.0), ramp(c.inside - 4), c.light, own)
+    return Scene(c.draw(c.ground, c.cover), ramp(c.inside - 4), c.light, own)
