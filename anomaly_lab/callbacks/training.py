@@ -92,7 +92,7 @@ class Progress(L.Callback):
         self.bar = tqdm(
             total=pl_module.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=every
         )
-        self.clock, self.images, self.since = time.monotonic(), 0, 0.0
+        self.clock = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -101,11 +101,12 @@ class Progress(L.Callback):
         now = time.monotonic()
         rate = len(batch.image) / max(now - self.clock, 1e-9)
         self.clock = now
-        loss = outputs["loss"].item() if outputs else math.nan
-        optimizer = trainer.optimizers[0] if trainer.optimizers else None
-        learning_rate = optimizer.param_groups[0]["lr"] if optimizer else math.nan
+        learned = bool(outputs and trainer.optimizers)  # else there is neither loss nor learning rate
+        loss = outputs["loss"].item() if learned else ""
+        learning_rate = trainer.optimizers[0].param_groups[0]["lr"] if learned else ""
         self.writer.writerow((trainer.global_step, trainer.current_epoch, loss, learning_rate, f"{rate:.1f}"))
-        self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:.0f} images/s", refresh=False)
+        said = f"loss {loss:.4f}, " if learned else ""
+        self.bar.set_postfix_str(f"{said}{rate:.0f} images/s", refresh=False)
         self.bar.update()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
