@@ -1,6 +1,7 @@
 """The command line, ``python -m anomaly_lab model=NAME ``: Hydra composes, `run` validates and runs."""
 
 import difflib
+import gc
 import os
 import re
 import shlex
@@ -42,6 +43,8 @@ def main(work: Callable[[DictConfig], None] = train_and_test) -> int:
             work(cfg)
         except Exception as error:
             codes.append(report(error))  # caught here: the other jobs of a sweep go on
+        finally:
+            gc.collect()  # a job's images lie in cycles, and the next job brings its own
 
     try:
         prepare()
@@ -74,6 +77,9 @@ def prepare() -> None:
 
 def report(error: BaseException) -> int:
     """Print one line for what a user can mend, else a traceback; return the exit code."""
+    if type(error).__name__ == "SIGTERMException":  # Lightning's, a SystemExit without a code
+        print("anomaly_lab: terminated", file=sys.stderr)
+        return 143
     if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
         raise error  # --help; Lightning, too, ends by SystemExit when interrupted
     if not isinstance(error, Exception):

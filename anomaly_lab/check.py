@@ -1,6 +1,7 @@
 """``python -m anomaly_lab.check data=mvtec data.root=DIR data.category=NAME``: looks at every file of a data set.
 
-Nothing is trained or written. A problem would stop a run or falsify its numbers, and makes the exit code 1.
+Nothing is trained, and nothing written but what a data set makes itself (demo, synthetic_defects). A problem would stop
+a run or falsify its numbers, and makes the exit code 1.
 """
 
 import hashlib
@@ -59,7 +60,7 @@ def check(cfg: DictConfig) -> None:
     """Print what there is and every finding, with paths below ``data.root``; DataError if there is a problem."""
     cfg.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}  # that of a recipe may want textures
     config.validate(cfg)
-    data: AnomalyDataModule = instantiate(cfg.data)
+    data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
     looks, findings = examine(data)
     root = Path(data.root).expanduser()
     found = "" if data.crop_box is None else f"data.crop: {', '.join(f'{share:.3f}' for share in data.crop_box)}\n"

@@ -23,7 +23,7 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
         ) from error
     if content.get("training_hash") != training_hash:
         hashes = f"training hash {content.get('training_hash')!s:.8}, wanted {training_hash:.8}"
-        raise RunError(f"{file}: was trained with another recipe ({hashes}); remove it to train again")
+        raise RunError(f"{file}: was trained with another recipe or on other data ({hashes}); remove it to train again")
     return content
 
 

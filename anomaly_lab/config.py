@@ -26,7 +26,18 @@ GROUPS = ("model", "data", "synthesis", "trainer", "logger")
 NODE = {"_target_": str, "_partial_": bool}
 FOREIGN_TARGETS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 # What makes no other run; a seed makes one, but has its own part in the run directory's name.
-IGNORED = tuple("logger trainer.device trainer.devices data.workers data.root resume retry tag runs seed".split())  # noqa: SIM905
+IGNORED = (
+    *(
+        "logger",
+        "trainer.device",
+        "trainer.devices",
+        "trainer.save_minutes",
+        "data.workers",
+        "data.memory_gb",
+        "data.root",
+    ),
+    *("resume", "retry", "tag", "runs", "seed", "synthesis.textures_gb", "data.synthesis.textures_gb"),
+)
 
 Leaf = tuple[str, Any, bool]  # dotted path, value (a float where one is wanted), whether it acts at evaluation only
 

@@ -35,11 +35,13 @@ class LoadedRun:
                 f"{path}: is no finished run (status {manifest.get('status', 'missing')}); give the folder of one"
             )
         cfg = OmegaConf.load(directory.path / "config.yaml")
+        cfg.data.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}  # its textures may be elsewhere
         data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
         data.crop_box = manifest["crop_box"]
         self.geometry = data.geometry()
         self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all").eval()
         load_weights(self.method, directory.checkpoint, manifest["training_hash"])
+        self.bf16 = cfg.trainer.precision == "bf16-mixed"
         self.threshold: float | None = directory.metrics().get("threshold")
 
     def predict(self, arrays: Sequence[np.ndarray], batch_size: int = 8) -> Prediction:
@@ -51,11 +53,14 @@ class LoadedRun:
         Raises:
             ValueError: an array has another shape or dtype.
         """
+        if not len(arrays):
+            raise ValueError("there is no array to score")
         predictions = []
         for start in range(0, len(arrays), batch_size):
             images = torch.stack([self._place(array) for array in arrays[start : start + batch_size]])
-            with torch.inference_mode():
-                predictions.append(self.method(images.to(self.method.device).float() / 255))
+            device = self.method.device
+            with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+                predictions.append(self.method(images.to(device).float() / 255))
         return Prediction(*(torch.cat(values).cpu() for values in zip(*predictions, strict=True)))
 
     def _place(self, array: np.ndarray) -> torch.Tensor:

@@ -13,27 +13,29 @@ import torch
 PACKAGES = ("torch", "lightning", "timm", "numpy", "scipy", "albumentations", "opencv-python-headless", "hydra-core")
 
 
-def provenance() -> dict[str, object]:
+def provenance(device: str) -> dict[str, object]:
     """Return what the manifest says of code, packages, machine and command, as plain types."""
-    cuda = torch.cuda.is_available()
+    changes = _git("status", "--porcelain")
+    processor = f"{platform.processor() or platform.machine()} x {torch.get_num_threads()} threads"
     return {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        "git_dirty": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in PACKAGES},
-        "hardware": torch.cuda.get_device_name()
-        if cuda
-        else f"{platform.processor() or platform.machine()} x {torch.get_num_threads()} threads",
+        "hardware": torch.cuda.get_device_name() if device == "cuda" else f"{device}: {processor}",
         "host": platform.node(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def _git(*arguments: str) -> str | None:
-    """Return git's answer about the checkout that this package lies in; None outside one."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    """Return git's answer about the checkout that this package lies in; None if it lies in none of its own."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)  # noqa: S603, S607
     except (OSError, subprocess.CalledProcessError):
         return None
+    return done.stdout.strip()

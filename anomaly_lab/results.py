@@ -3,19 +3,22 @@
 import csv
 import fcntl
 import json
+import logging
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TextIO, final
 
 import numpy as np
 
 from anomaly_lab.errors import RunError
 
+log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 30
 
 
@@ -81,10 +84,14 @@ class RunDirectory:
 
     def take_weights(self, trained: "RunDirectory") -> None:
         """Share a finished run's weights, so that this folder is whole on its own; the manifest names their origin."""
-        self.checkpoint.hardlink_to(trained.checkpoint)
+        try:
+            self.checkpoint.hardlink_to(trained.checkpoint)
+        except OSError:  # a disk without links
+            with self.replacing(self.checkpoint.name) as file:
+                shutil.copyfile(trained.checkpoint, file)
 
-    def wants_a_run(self, made_from: dict[str, str], *, skip_failed: bool) -> bool:
-        """Say whether the state found asks for a run: absent, broken off or failed do, done does not.
+    def wants_a_run(self, made_from: dict[str, str]) -> bool:
+        """Say whether the state found asks for a run: absent, broken off and failed do, done does not.
 
         Raises:
             RunError: the run is done, but was made from something else than ``made_from``.
@@ -96,7 +103,7 @@ class RunDirectory:
                     was = f"{manifest.get(name)} in the finished run, {value} now"
                     raise RunError(f"{self.path}: {name} changed ({was}); remove the folder or give tag=NAME")
             return False
-        return not (skip_failed and manifest.get("status") == "failed")
+        return True
 
     def forget_training(self) -> None:
         """Remove what a broken-off run left to go on from."""
@@ -115,12 +122,7 @@ class RunDirectory:
             holder = file.read().split()
             elsewhere = len(holder) == 2 and holder[0] != socket.gethostname()
             beating = time.time() - os.fstat(file.fileno()).st_mtime < 4 * HEARTBEAT_SECONDS
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            if elsewhere and beating:
+            if (elsewhere and beating) or not _locked(file, holder):
                 yield False
                 return
             file.truncate(0)
@@ -135,17 +137,35 @@ class RunDirectory:
                 file.truncate(0)
 
 
+def _locked(file: TextIO, holder: list[str]) -> bool:
+    """Take the lock; the loader workers of a killed holder keep it for some seconds more, which are waited for."""
+    for _ in range(40):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if len(holder) != 2 or Path("/proc", holder[1]).exists() or not Path("/proc/self").exists():
+                return False
+            time.sleep(0.25)
+        else:
+            return True
+    return False
+
+
 def _beat(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
         os.utime(descriptor)
 
 
-def finished_training(siblings: Path, training: dict[str, Any]) -> RunDirectory | None:
-    """Return a finished run beside this one whose manifest agrees in all of ``training``, if there is one."""
+def finished_training(siblings: Path, training_hash: str) -> RunDirectory | None:
+    """Return a finished run beside this one with the same training, if there is one."""
     for file in sorted(siblings.glob("*/manifest.json")):
         directory = RunDirectory(file.parent)
-        manifest = directory.manifest()
-        agrees = all(manifest.get(name) == value for name, value in training.items())
-        if manifest.get("status") == "done" and agrees and directory.checkpoint.exists():
+        try:
+            manifest = directory.manifest()
+        except RunError as error:
+            log.warning("%s", error)
+            continue
+        same = manifest.get("training_hash") == training_hash
+        if manifest.get("status") == "done" and same and directory.checkpoint.exists():
             return directory
     return None

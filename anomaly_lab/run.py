@@ -1,5 +1,7 @@
 """The composition root: data, method, trainer; fit, test, results."""
 
+import hashlib
+import json
 import logging
 import math
 import time
@@ -23,6 +25,7 @@ from anomaly_lab.callbacks.overlays import Overlays
 from anomaly_lab.callbacks.training import Guard, Progress, Saving
 from anomaly_lab.checkpoints import load_weights, read_checkpoint
 from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.provenance import provenance
 from anomaly_lab.results import RunDirectory, finished_training
@@ -35,36 +38,51 @@ PLAIN = {"_convert_": "all"}  # lists and dicts, not OmegaConf's, for whoever is
 def run(cfg: DictConfig) -> dict[str, float]:
     """Train and test as the config says, unless that was done; return the metrics.
 
-    Everything that a user can get wrong fails before the run directory exists.
+    What a user can get wrong fails before the run directory exists.
     """
     config.validate(cfg)
-    instantiate(cfg.trainer, **PLAIN).accelerator()
+    device = instantiate(cfg.trainer, **PLAIN).accelerator()
     instantiate(cfg.logger, **PLAIN)
-    L.seed_everything(cfg.seed, verbose=False)
     data: AnomalyDataModule = instantiate(cfg.data, **PLAIN)
-    hydra = HydraConfig.get()
-    config_hash, training_hash = config.hashes(cfg)
-    made_from = {"data_fingerprint": data.fingerprint(), "synthesis_source": data.synthesis.source}
-    path = Path(cfg.runs, hydra.runtime.choices["model"], hydra.runtime.choices["data"], cfg.data.category)
-    directory = RunDirectory(path / f"{cfg.tag}-{config_hash[:8]}-seed{cfg.seed}")
-    skip_failed = hydra.mode == RunMode.MULTIRUN and cfg.retry == "none"
-    if directory.wants_a_run(made_from, skip_failed=skip_failed):
+    L.seed_everything(cfg.seed, verbose=False)
+    directory, identity = identified(cfg, data)
+    made_from = {name: identity[name] for name in ("data_fingerprint", "synthesis_source")}
+    if directory.wants_a_run(made_from):
         method: AnomalyMethod = instantiate(cfg.model, **PLAIN)
         method.check_size(*data.geometry().size)
-        callbacks = watchers(cfg, data, directory, training_hash)
+        callbacks = watchers(cfg, data, directory, identity["training_hash"])
+        log.info("pseudo anomalies: %s", data.synthesis.source)
         data.setup("fit")
         with directory.lock() as held:
             if not held:
                 log.warning("%s: another process works on it; skipped", directory.path)
                 return {}
-            if directory.wants_a_run(made_from, skip_failed=skip_failed):  # it may have ended since the first look
-                identity = {"config_hash": config_hash, "training_hash": training_hash, "seed": cfg.seed, **made_from}
-                with recording(directory, cfg, data, identity) as manifest:
+            if directory.wants_a_run(made_from):  # it may have ended since the first look
+                with recording(directory, cfg, {**identity, **data.described(), **provenance(device)}) as manifest:
                     fit_and_test(cfg, data, method, directory, manifest, callbacks)
     metrics = directory.metrics()
     numbers = "".join(f"\n  {name:26s} {value:.4f}" for name, value in metrics.items())
     log.info("%s: %s%s", directory.path, directory.manifest()["status"], numbers)
     return metrics
+
+
+def identified(cfg: DictConfig, data: AnomalyDataModule) -> tuple[RunDirectory, dict[str, Any]]:
+    """Return where the run belongs and what makes it this one.
+
+    Raises:
+        RunError: it failed before, and a sweep was not asked to try again.
+    """
+    hydra = HydraConfig.get()
+    config_hash, recipe_hash = config.hashes(cfg)
+    made_from = {"data_fingerprint": data.fingerprint(), "synthesis_source": data.synthesis.source}
+    # What the weights depend on: they are neither gone on with nor shared if any of it differs.
+    training_hash = hashlib.sha256(json.dumps([recipe_hash, cfg.seed, made_from]).encode()).hexdigest()
+    path = Path(cfg.runs, hydra.runtime.choices["model"], hydra.runtime.choices["data"], cfg.data.category)
+    directory = RunDirectory(path / f"{cfg.tag}-{config_hash[:8]}-seed{cfg.seed}")
+    found = directory.manifest()
+    if hydra.mode == RunMode.MULTIRUN and cfg.retry == "none" and found.get("status") == "failed":
+        raise RunError(f"{directory.path}: failed before ({found.get('error')}); skipped, give retry=failed")
+    return directory, {"config_hash": config_hash, "training_hash": training_hash, "seed": cfg.seed, **made_from}
 
 
 def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> list[L.Callback]:
@@ -76,15 +94,15 @@ def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, 
 
 
 @contextmanager
-def recording(
-    directory: RunDirectory, cfg: DictConfig, data: AnomalyDataModule, identity: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def recording(directory: RunDirectory, cfg: DictConfig, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Keep the manifest's status true while the body runs: running, then done or failed."""
     hydra = HydraConfig.get()
     choices = {group: hydra.runtime.choices[group] for group in config.GROUPS}
     recipe = compose("config", [f"model={choices['model']}", f"data={choices['data']}"])
-    manifest = {"status": "running", "choices": choices, "tag": cfg.tag, **identity, **data.described(), **provenance()}
+    manifest = {"status": "running", "choices": choices, "tag": cfg.tag, **identity}
     manifest["differs"] = config.differing(cfg, recipe)
+    if directory.checkpoint.exists() and (origin := directory.manifest().get("trained_in")):
+        manifest["trained_in"] = origin
     directory.write("config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     directory.write("overrides.txt", "\n".join(hydra.overrides.task) + "\n")
     directory.write_json("manifest.json", manifest)
@@ -123,15 +141,16 @@ def fit_and_test(
         settings: TrainerSettings = instantiate(cfg.trainer, **PLAIN)
         batches = math.ceil(manifest["counts"]["train"] / cfg.data.batch_size)
         method.steps = settings.steps(batches)
-        trainer = settings.build(math.ceil(method.steps / batches), callbacks, loggers)
-        equal = {name: manifest[name] for name in ("training_hash", "seed", "data_fingerprint", "synthesis_source")}
-        if not directory.checkpoint.exists() and (trained := finished_training(directory.path.parent, equal)):
-            directory.take_weights(trained)
+        trainer = settings.build(directory.path, math.ceil(method.steps / batches), callbacks, loggers)
+        siblings, training_hash = directory.path.parent, manifest["training_hash"]
+        if not directory.checkpoint.exists() and (trained := finished_training(siblings, training_hash)):
             manifest["trained_in"] = trained.path.name
+            directory.write_json("manifest.json", manifest)
+            directory.take_weights(trained)
         if directory.checkpoint.exists():
-            load_weights(method, directory.checkpoint, manifest["training_hash"])
+            load_weights(method, directory.checkpoint, training_hash)
         else:
-            train(trainer, method, data, directory, manifest["training_hash"])
+            train(trainer, method, data, directory, training_hash)
         trainer.test(method, datamodule=data, verbose=False)
         for logger in loggers:
             logger.log_metrics(directory.metrics(), step=trainer.global_step)
@@ -146,6 +165,6 @@ def train(
         read_checkpoint(resume, training_hash)
         log.info("continues from %s", resume)
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
-    with directory.replacing(directory.checkpoint.name) as file:
+    with directory.replacing(directory.checkpoint.name) as path, path.open("wb") as file:
         torch.save({"state_dict": method.state_dict(), "training_hash": training_hash}, file)
     directory.resume_checkpoint.unlink(missing_ok=True)

@@ -4,10 +4,12 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, final
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 
 from anomaly_lab.errors import ConfigError
@@ -45,17 +47,21 @@ class TrainerSettings:
             raise ConfigError(
                 f"trainer.device: {self.device} is not available here; give trainer=default or trainer.device=cpu"
             )
-        return ("cuda" if there["cuda"] else "cpu") if self.device == "auto" else self.device
+        device = ("cuda" if there["cuda"] else "cpu") if self.device == "auto" else self.device
+        if self.precision == "16-mixed" and device == "cpu":
+            raise ConfigError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed or 32-true")
+        return device
 
     def steps(self, batches: int) -> int:
         """Return how many optimizer steps a training has whose epochs have so many batches."""
         wanted = (self.max_steps, self.max_epochs if self.max_epochs < 0 else self.max_epochs * batches)
         limits = [limit for limit in (*wanted, self.step_limit) if limit is not None and limit >= 0]
-        if not limits:
-            raise ConfigError("trainer.max_epochs and trainer.max_steps are both -1: training would never end")
+        if not limits or min(limits) < 1:
+            lengths = f"trainer.max_epochs={self.max_epochs}, trainer.max_steps={self.max_steps}"
+            raise ConfigError(f"{lengths}: give one of them, at least 1; -1 means no limit")
         return min(limits)
 
-    def build(self, epochs: int, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]) -> L.Trainer:
+    def build(self, path: Path, epochs: int, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]) -> L.Trainer:
         """Return a trainer of so many epochs, the last of which a callback may cut; it keeps no record of its own.
 
         Lightning's own max_steps is not used: a state saved at an epoch's end resumes inexactly with it (2.6.6).
@@ -67,6 +73,8 @@ class TrainerSettings:
             accelerator=self.accelerator(),
             devices=1,
             precision=self.precision,
+            default_root_dir=path,
+            plugins=[LightningEnvironment()],  # SLURM's would save, and go on from, a state of its own
             max_epochs=epochs,
             deterministic={"strict": True, "warn": "warn", "off": False}[self.deterministic],  # type: ignore[arg-type]
             callbacks=list(callbacks),

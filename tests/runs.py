@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from anomaly_lab.run import run
 
+MODE = "RUN"
 CONF = Path(__file__).parent.parent / "conf"
 
 
@@ -21,6 +22,7 @@ def composed(*overrides: str) -> DictConfig:
     """Return the config of these overrides, with Hydra's own part set for whoever asks for it."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", list(overrides), return_hydra_config=True)
+    cfg.hydra.mode = MODE
     HydraConfig.instance().set_config(cfg)
     cfg = cfg.copy()
     OmegaConf.set_readonly(cfg, value=False)

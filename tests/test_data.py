@@ -1,4 +1,4 @@
-"""The data layer against what its addresses say, written out: default_rng((seed, epoch, position)), arrays, folders."""
+"""The data layer against what its addresses say, written out: default_rng((purpose, seed, epoch, position)), arrays, folders."""
 
 import os
 import shutil
@@ -104,9 +104,9 @@ def test_a_run_goes_through_the_addressed_images(tree, tmp_path):
     store = np.stack([read(file) for file in sorted(tree.glob("part/train/good/*"))])
     expected = []
     for epoch in range(2):
-        rows = np.random.default_rng((3, epoch)).integers(5, size=5)
+        rows = np.random.default_rng((2, 3, epoch)).integers(5, size=5)
         for position, row in enumerate(rows):
-            rng = np.random.default_rng((3, epoch, position))
+            rng = np.random.default_rng((3, 3, epoch, position))
             clean = TURN(store[row], rng)
             expected.append((*Square()(clean, rng), clean))
     for value, field in zip(zip(*expected, strict=True), ("image", "mask", "clean"), strict=True):

@@ -82,11 +82,28 @@ def test_the_same_images_elsewhere_are_the_same_data(tree, tmp_path):
     assert ran(tmp_path, *control(tmp_path / "moved"))[1] == path
 
 
-def test_a_failed_run_runs_again_but_in_a_sweep_only_when_asked(tmp_path):
-    directory = RunDirectory(tmp_path)
-    directory.write_json("manifest.json", {"status": "failed"})
-    assert directory.wants_a_run({}, skip_failed=False)
-    assert not directory.wants_a_run({}, skip_failed=True)
+def test_a_failed_run_runs_again_but_in_a_sweep_only_when_asked(tree, tmp_path, monkeypatch):
+    _, path = ran(tmp_path, *control(tree))
+    edit(path, status="failed", error="RunError: tired")
+    monkeypatch.setattr("tests.runs.MODE", "MULTIRUN")
+    with pytest.raises(RunError, match=r"failed before \(RunError: tired\); skipped, give retry=failed"):
+        ran(tmp_path, *control(tree))
+    ran(tmp_path, *control(tree), "retry=failed")
+    assert manifest(path)["status"] == "done"
+    edit(path, status="failed", error="RunError: tired")
+    monkeypatch.undo()
+    ran(tmp_path, *control(tree))
+    assert manifest(path)["status"] == "done"
+
+
+def test_a_broken_off_run_does_not_go_on_with_other_images(tree, tmp_path):
+    _, path = ran(tmp_path, *tiny_draem(tree))
+    edit(path, status="running")
+    write_png(tree / "part" / "train" / "good" / "extra.png", np.full((64, 64, 3), 7, np.uint8))
+    with pytest.raises(RunError, match="another recipe or on other data"):
+        ran(tmp_path, *tiny_draem(tree))
+    ran(tmp_path, *tiny_draem(tree), "resume=false")
+    assert manifest(path)["counts"]["train"] == 7
 
 
 def test_resume_false_starts_afresh(tree, tmp_path):
@@ -285,3 +302,19 @@ def test_composing_twice_gives_the_same_folder(tree):
     from anomaly_lab import config
 
     assert config.hashes(composed(*control(tree))) == config.hashes(composed(*control(tree)))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("logger=wandb", "trainer.device=cpu", "trainer.save_minutes=1", "data.workers=3", "data.memory_gb=1"),
+        *("data.root=elsewhere", "resume=false", "retry=failed", "tag=t", "runs=r", "seed=4"),
+        "synthesis.textures_gb=9",
+    ],
+)
+def test_keys_that_change_no_result_change_no_hash(override):
+    from anomaly_lab import config
+
+    base = ("model=draem_small", "data=mvtec", "data.category=part")
+    assert config.hashes(composed(*base, override)) == config.hashes(composed(*base))
+    assert override.split("=")[0] in config.IGNORED

@@ -22,12 +22,13 @@ def test_held_out_normals_are_tested_good_and_spoiled(overrides, tmp_path):
     metrics, _ = ran(tmp_path, *overrides)
     good = sorted((tmp_path / "written" / "part" / "good").glob("*.png"))
     spoiled = sorted((tmp_path / "written" / "part" / "synthetic").glob("*.png"))
-    assert len(good) == 3
+    assert len(good) == 10
     assert spoiled
     for file in spoiled:
-        before = np.array(Image.open(tmp_path / "written" / "part" / "good" / file.name))
+        stem = file.stem.rsplit("-", 1)[0]
+        before = np.array(Image.open(next((tmp_path / "written" / "part" / "good").glob(f"{stem}-*.png"))))
         after = np.array(Image.open(file))
-        mask = np.array(Image.open(tmp_path / "written" / "part" / "mask" / file.name))[..., 0] > 0
+        mask = np.array(Image.open(next((tmp_path / "written" / "part" / "mask").glob(f"{stem}-*.png"))))[..., 0] > 0
         assert (before != after).any(axis=2)[~mask].sum() == 0
         assert (before != after).any()
     assert {"image_auroc", "pixel_aupro"} <= metrics.keys()
@@ -41,6 +42,7 @@ def test_training_sees_none_of_them_and_writing_again_changes_nothing(overrides,
     train = {record.image.stem for record in data.records("train")}
     test = data.records("test")
     assert not train & {record.image.stem for record in test}
+    assert len([record for record in test if not record.label]) == 3
     assert len(train) == 7
     before = {record.image: record.image.read_bytes() for record in test}
     again = data.records("test")
@@ -51,5 +53,5 @@ def test_training_sees_none_of_them_and_writing_again_changes_nothing(overrides,
 def test_a_share_that_is_none_is_named(overrides):
     from hydra.utils import instantiate
 
-    with pytest.raises(ConfigError, match=r"data\.test_share: 1\.5"):
+    with pytest.raises(ConfigError, match=r"data\.test_share=1\.5"):
         instantiate(composed(*overrides, "data.test_share=1.5").data, _convert_="all").records("test")

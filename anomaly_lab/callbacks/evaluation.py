@@ -43,9 +43,9 @@ class Evaluation(L.Callback):
         target_fpr: float,
         bootstrap: int,
     ) -> None:
-        if not 0 < fpr_limit <= 1 or not 0 < target_fpr < 1:
-            limits = f"evaluation.fpr_limit={fpr_limit}, evaluation.target_fpr={target_fpr}"
-            raise ConfigError(f"{limits}: give shares, above 0 and at most 1")
+        if not 0 < fpr_limit <= 1 or not 0 < target_fpr < 1 or bootstrap < 0:
+            limits = f"evaluation.fpr_limit={fpr_limit}, target_fpr={target_fpr}, bootstrap={bootstrap}"
+            raise ConfigError(f"{limits}: give shares above 0 and at most 1, and no negative count")
         self.directory, self.data, self.resolution, self.fpr_limit = directory, data, resolution, fpr_limit
         self.target_fpr, self.bootstrap = target_fpr, bootstrap
 

@@ -66,7 +66,7 @@ class Overlays(L.Callback):
             panels = {"input": picture, **{name: uint8(value[position].float().cpu()) for name, value in extra.items()}}
             panels |= {f"map {low:.3g}..{high:.3g}": heat, "ground truth": outline(picture, self.data.test.masks[row])}
             record = self.data.test.records[row]
-            stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}")
+            stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}"[:100])
             title = f"{kind}  {record.defect}/{record.image.name}  score {self.scores[row]:.4g}"
             with self.directory.replacing(f"maps/{position:02d}-{kind}-{stem}.png") as file:
                 file.write_bytes(cv2.imencode(".png", sheet(title, panels)[..., ::-1])[1].tobytes())

@@ -82,7 +82,9 @@ class Progress(L.Callback):
         if self.file.exists():
             with self.file.open(newline="") as old:
                 kept = [
-                    row for row in csv.reader(old) if row and row[0].isdigit() and int(row[0]) <= trainer.global_step
+                    row
+                    for row in csv.reader(old)
+                    if row and row[0].isdigit() and 0 < int(row[0]) <= trainer.global_step
                 ]
         self.rows = self.file.open("w", newline="", buffering=1)
         self.writer = csv.writer(self.rows)

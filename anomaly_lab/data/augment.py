@@ -7,6 +7,8 @@ from typing import final
 import cv2
 import numpy as np
 
+from anomaly_lab.errors import ConfigError
+
 
 class Augmentation(ABC):
     """Turns a normal image into another normal one."""
@@ -24,6 +26,8 @@ class Rotation(Augmentation):
     """
 
     def __init__(self, probability: float, degrees: Sequence[float]) -> None:
+        if len(degrees) != 2:
+            raise ConfigError(f"data.augment.degrees: {list(degrees)} is no range; give [low, high]")
         self.probability = probability
         self.low, self.high = degrees
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from anomaly_lab.data.augment import Augmentation
-from anomaly_lab.data.datasets import AddressedSampler, EvalDataset, Split, TrainDataset, decode
+from anomaly_lab.data.datasets import HOLDOUT, AddressedSampler, EvalDataset, Split, TrainDataset, decode
 from anomaly_lab.data.images import Geometry, content_hash, read_image
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
@@ -33,7 +33,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         masks: ``required`` makes an anomalous test image without a mask an error; ``auto`` drops the pixel metrics.
         holdout: share of the training normals kept for a threshold, unless the data set has a validation folder.
         sampling: ``shuffle`` draws each row once an epoch, ``replacement`` as DRAEM's code does (methods 1.2).
-        memory_gb: decoded images beyond this go to a temporary file.
+        memory_gb: the images of a split go to a temporary file if they take more, decoded.
     """
 
     root: str
@@ -58,6 +58,10 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             raise ConfigError(f"data.holdout: {self.holdout} is not a share; give a number in [0, 1)")
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(f"data.batch_size={self.batch_size}, data.workers={self.workers}: give at least 1 and 0")
+        if self.seed < 0:
+            raise ConfigError(f"seed: {self.seed} is below 0")
+        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
+            raise ConfigError(f"data.image_size: {list(self.image_size)}; give one side or [height, width]")
         self._splits: dict[str, list[ImageRecord]] = {}
         self.crop_box: Sequence[float] | None = None
 
@@ -70,7 +74,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         if not self._splits:
             train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
             if not normal and self.holdout:
-                order = np.random.default_rng(self.seed).permutation(len(train))
+                order = np.random.default_rng((HOLDOUT, self.seed)).permutation(len(train))
                 kept = set(order[: round(self.holdout * len(train))].tolist())
                 normal = [record for row, record in enumerate(train) if row in kept]
                 train = [record for row, record in enumerate(train) if row not in kept]
@@ -94,7 +98,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             digests = list(pool.map(content_hash, [path for *_, path in files]))
         pairs = zip(files, digests, strict=True)
         lines = (f"{role} {label} {path.name} {digest}" for (role, label, path), digest in pairs)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest says of the data, as plain types; after `setup`."""

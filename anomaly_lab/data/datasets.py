@@ -14,6 +14,8 @@ from anomaly_lab.data.images import Geometry, Placement, read_image, read_mask, 
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EvalBatch, ImageRecord, TrainBatch
 
+HOLDOUT, ORDER, CONTENT = 1, 2, 3  # first part of each random address, so that no two streams are the same
+
 
 class Split(NamedTuple):
     """Records with their decoded images; row i of each belongs to record i."""
@@ -78,7 +80,7 @@ class AddressedSampler(Sampler[Draw]):
         return self.size
 
     def __iter__(self) -> Iterator[Draw]:
-        rng = np.random.default_rng((self.seed, self.epoch))
+        rng = np.random.default_rng((ORDER, self.seed, self.epoch))
         rows = rng.permutation(self.size) if self.sampling == "shuffle" else rng.integers(self.size, size=self.size)
         return (Draw(self.epoch, position, int(row)) for position, row in enumerate(rows))
 
@@ -91,7 +93,7 @@ class TrainDataset(Dataset[TrainBatch]):
         self.images, self.augment, self.synthesis, self.seed = images, augment, synthesis, seed
 
     def __getitem__(self, draw: Draw) -> TrainBatch:
-        rng = np.random.default_rng((self.seed, draw.epoch, draw.position))
+        rng = np.random.default_rng((CONTENT, self.seed, draw.epoch, draw.position))
         clean = self.images[draw.row] if self.augment is None else self.augment(self.images[draw.row], rng)
         image, mask = self.synthesis(clean, rng)
         return TrainBatch(as_tensor(image), as_tensor(clean), torch.from_numpy(mask))

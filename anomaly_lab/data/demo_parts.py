@@ -18,7 +18,7 @@ from anomaly_lab.data.demo_defects import crack, dent, deposit, fibre, hole, scr
 from anomaly_lab.data.demo_scenes import chip, nut, weave
 from anomaly_lab.errors import DataError
 
-VERSION, SEED = "1", 3  # another look is another version: old folders are then drawn anew
+VERSION, SEED = "2", 3  # another look is another version: old folders are then drawn anew
 TRAIN, GOOD, PER_DEFECT = 64, 20, 6
 MARK = ".demo"  # holds the version; written last
 

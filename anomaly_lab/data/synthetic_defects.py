@@ -1,6 +1,8 @@
 """A test set without real defects: held-out normal images, each also with a synthesised defect."""
 
 import hashlib
+import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
@@ -23,8 +25,8 @@ class SyntheticDefects(AnomalyDataModule):
 
     Attributes:
         test_share: of the training images is kept for testing, those with the smallest hashes of their names.
-        written: where the test images go, WRITTEN/CATEGORY, as PNG files of ``written_size`` squared.
-        defects: spoils each of them, with a generator addressed by its name.
+        written: where all images go, WRITTEN/CATEGORY, PNG files of ``written_size`` squared, named by content.
+        defects: spoils each image that is kept, with a generator addressed by its name.
     """
 
     test_share: float
@@ -33,47 +35,50 @@ class SyntheticDefects(AnomalyDataModule):
     defects: Synthesizer
 
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
-        """List the normals that are not kept, or write and list the kept ones, good and spoiled."""
-        if not 0 < self.test_share < 1:
-            raise ConfigError(f"data.test_share: {self.test_share} is no share in (0, 1)")
-        normals = mvtec_tree(folder(self.root, self.category), "train")
-        if split == "validation":
-            return mvtec_tree(folder(self.root, self.category), "validation")
-        ranked = sorted(normals, key=lambda record: _digest(record.image))
-        kept = ranked[: max(1, round(self.test_share * len(normals)))]
-        if split == "train":
-            return [record for record in normals if record not in kept]
-        return self._written([record.image for record in kept])
-
-    def _written(self, files: list[Path]) -> list[ImageRecord]:
-        size = (self.written_size, self.written_size)
-        geometry = Geometry(size, "stretch", None, None)
-        self.defects.setup([np.zeros((*size, 3), np.uint8)])
-        records = []
-        for file in files:
-            image = read_image(file)
-            good = resize_image(image, geometry.place((image.shape[0], image.shape[1])), size)
-            spoiled, mask = self.defects(good, np.random.default_rng(int.from_bytes(_digest(file)[:8])))
-            path = Path(self.written, self.category)
-            records.append(
-                ImageRecord(_write(path / "good" / f"{file.stem}.png", good), None, label=False, defect="good")
+        """Write and list the normals that are not kept, or the kept ones, good and spoiled."""
+        if not 0 < self.test_share < 1 or self.written_size < 1:
+            raise ConfigError(
+                f"data.test_share={self.test_share}, written_size={self.written_size}: give a share, a side"
             )
-            if mask.any():
-                target = _write(
-                    path / "mask" / f"{file.stem}.png", np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
-                )
-                spoiled_file = _write(path / "synthetic" / f"{file.stem}.png", spoiled)
-                records.append(ImageRecord(spoiled_file, target, label=True, defect="synthetic"))
-        return sorted(records, key=lambda record: (record.label, record.image))
+        category = folder(self.root, self.category)
+        if split == "validation":
+            return [self._good(record.image) for record in mvtec_tree(category, "validation")]
+        files = sorted((record.image for record in mvtec_tree(category, "train")), key=_digest)
+        count = max(1, round(self.test_share * len(files)))
+        if split == "train":
+            return [self._good(file) for file in sorted(files[count:])]
+        self.defects.setup([self._resized(file) for file in files[:1]])
+        return [self._good(file) for file in files[:count]] + [r for file in files[:count] for r in self._spoiled(file)]
+
+    def _resized(self, file: Path) -> np.ndarray:
+        size, image = (self.written_size, self.written_size), read_image(file)
+        return resize_image(image, Geometry(size, "stretch", None, None).place((image.shape[0], image.shape[1])), size)
+
+    def _good(self, file: Path) -> ImageRecord:
+        return ImageRecord(self._write("good", file, self._resized(file)), None, label=False, defect="good")
+
+    def _spoiled(self, file: Path) -> list[ImageRecord]:
+        rng = np.random.default_rng(int.from_bytes(_digest(file)[:8]))
+        image, mask = self.defects(self._resized(file), rng)
+        if not mask.any():
+            return []
+        written = self._write("synthetic", file, image)
+        white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+        return [ImageRecord(written, self._write("mask", file, white), label=True, defect="synthetic")]
+
+    def _write(self, kind: str, file: Path, image: np.ndarray) -> Path:
+        """Write an (H, W, 3) uint8 RGB picture whole or not at all; another content has another name."""
+        content = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        name = f"{file.stem[:80]}-{hashlib.sha256(content).hexdigest()[:8]}.png"
+        path = Path(self.written, self.category, kind, name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(content)
+            Path(part).replace(path)
+        return path
 
 
 def _digest(file: Path) -> bytes:
-    return hashlib.sha256(file.name.encode()).digest()
-
-
-def _write(path: Path, image: np.ndarray) -> Path:
-    """Write an (H, W, 3) uint8 RGB picture whole or not at all; two runs that write the same do not clash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{np.random.SeedSequence().entropy}.part")
-    temporary.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
-    return temporary.replace(path)
+    return hashlib.sha256(file.name.encode("utf-8", "surrogateescape")).digest()

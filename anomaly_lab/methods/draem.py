@@ -10,6 +10,7 @@ from torch.nn.functional import mse_loss
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 
+from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.nn.losses import focal_loss, ssim
 from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, initialise
@@ -48,6 +49,8 @@ class Draem(AnomalyMethod):
         scorer: Scorer,
     ) -> None:
         super().__init__()
+        if min(reconstructive_width, discriminative_width) < 1 or learning_rate <= 0:
+            raise ConfigError("model.reconstructive_width, discriminative_width and learning_rate must be above 0")
         self.reconstructive = ReconstructiveNetwork(reconstructive_width)
         self.discriminative = DiscriminativeNetwork(6, discriminative_width)
         self.apply(initialise).to(memory_format=torch.channels_last)  # a third faster, on a CPU too

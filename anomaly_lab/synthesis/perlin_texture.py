@@ -46,10 +46,12 @@ class PerlinTexture(Synthesizer):
             )
         ranges = {"lattice_exponents": lattice_exponents, "threshold": self.threshold, "texture_weight": texture_weight}
         for name, ends in ranges.items():
-            if len(ends) != 2 or ends[0] > ends[1]:
+            if len(ends) != 2 or ends[0] > ends[1] or (ends[0] < 0 and name != "threshold"):
                 raise ConfigError(f"synthesis.{name}: {list(ends)} is not a range; give [low, high]")
+        if num_procedural < 1:
+            raise ConfigError(f"synthesis.num_procedural: {num_procedural}; give at least 1")
         self.folder = None if textures is None else TextureFolder(textures, textures_gb)
-        self.source = "procedural" if self.folder is None else f"folder {textures}, {len(self.folder)} images"
+        self.source = "procedural" if self.folder is None else f"folder {textures}, {self.folder.described}"
 
     def setup(self, normals: Sequence[np.ndarray]) -> None:
         """Decode or make the textures, at the size of the training images."""

@@ -1,5 +1,6 @@
 """A folder of texture photographs, decoded once."""
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self, final
@@ -20,6 +21,13 @@ class TextureFolder:
         if not self.files:
             state = "holds no .jpg or .png" if Path(folder).is_dir() else "is not a folder"
             raise DataError(f"synthesis.textures: {folder} {state}; name another, or null for procedural textures")
+
+    @property
+    def described(self) -> str:
+        """Count of the images, and a digest of their names and sizes: other files are other pseudo anomalies."""
+        names = "".join(f"{file.name} {file.stat().st_size}\n" for file in self.files)
+        digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        return f"{len(self.files)} images, digest {digest[:8]}"
 
     def load(self, size: tuple[int, int]) -> Self:
         """Decode what the memory holds, for forked workers to share; the rest is decoded at each use."""
