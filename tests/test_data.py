@@ -1,4 +1,4 @@
-"""The data layer against what its addresses say, written out: default_rng((purpose, seed, epoch, position)), folders."""
+"""The data layer against what its addresses say, written out: default_rng((purpose, seed, epoch, position))."""
 
 import os
 import shutil
