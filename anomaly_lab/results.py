@@ -101,7 +101,8 @@ class RunDirectory:
             for name, value in made_from.items():
                 if manifest.get(name) != value:
                     was = f"{manifest.get(name)} in the finished run, {value} now"
-                    raise RunError(f"{self.path}: {name} changed ({was}); remove the folder or give tag=NAME")
+                    way_out = "give data.category=NAME or tag=NAME, or remove the folder"
+                    raise RunError(f"{self.path}: {name} changed ({was}), so these are other images; {way_out}")
             return False
         return True
 
@@ -116,7 +117,10 @@ class RunDirectory:
 
         flock ends with its holder; across hosts, where flock may not reach, the file's heartbeat tells.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be made ({error.strerror}); give another runs=FOLDER") from error
         with (self.path / ".lock").open("a+") as file:
             file.seek(0)
             holder = file.read().split()

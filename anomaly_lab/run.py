@@ -25,7 +25,7 @@ from anomaly_lab.callbacks.overlays import Overlays
 from anomaly_lab.callbacks.training import Guard, Progress, Saving
 from anomaly_lab.checkpoints import load_weights, read_checkpoint
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.errors import RunError
+from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.provenance import provenance
 from anomaly_lab.results import RunDirectory, finished_training
@@ -44,6 +44,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     device = instantiate(cfg.trainer, **PLAIN).accelerator()
     instantiate(cfg.logger, **PLAIN)
     data: AnomalyDataModule = instantiate(cfg.data, **PLAIN)
+    if "/" in cfg.tag or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"tag={cfg.tag}, seed={cfg.seed}: a tag has no slash, a seed lies in 0 .. 2^32 - 1")
     L.seed_everything(cfg.seed, verbose=False)
     directory, identity = identified(cfg, data)
     made_from = {name: identity[name] for name in ("data_fingerprint", "synthesis_source")}
@@ -51,7 +53,6 @@ def run(cfg: DictConfig) -> dict[str, float]:
         method: AnomalyMethod = instantiate(cfg.model, **PLAIN)
         method.check_size(*data.geometry().size)
         callbacks = watchers(cfg, data, directory, identity["training_hash"])
-        log.info("pseudo anomalies: %s", data.synthesis.source)
         data.setup("fit")
         with directory.lock() as held:
             if not held:
@@ -60,6 +61,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
             if directory.wants_a_run(made_from):  # it may have ended since the first look
                 with recording(directory, cfg, {**identity, **data.described(), **provenance(device)}) as manifest:
                     fit_and_test(cfg, data, method, directory, manifest, callbacks)
+    else:
+        log.info("finished before, skipped:")
     metrics = directory.metrics()
     numbers = "".join(f"\n  {name:26s} {value:.4f}" for name, value in metrics.items())
     log.info("%s: %s%s", directory.path, directory.manifest()["status"], numbers)
@@ -109,6 +112,7 @@ def recording(directory: RunDirectory, cfg: DictConfig, identity: dict[str, Any]
     journal = logging.FileHandler(directory.path / "run.log")
     journal.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logging.getLogger("anomaly_lab").addHandler(journal)
+    log.info("%s starts; pseudo anomalies: %s", directory.path, identity["synthesis_source"])
     began = time.monotonic()
     try:
         yield manifest

@@ -119,6 +119,8 @@ class Evaluation(L.Callback):
         metrics |= bootstrap_interval(self.scores, labels, rng, self.bootstrap)
         if self.data.normal.records:
             metrics |= threshold(normal, self.target_fpr, self.scores, labels)
+        if not images.curves():
+            log.warning("no image metrics: all test images are of one kind, normal or anomalous")
         self.directory.write_json("metrics.json", metrics)
         named = {f"{level}_{name}": points for level, found in curves.items() for name, points in found.items()}
         self.directory.write_arrays("curves.npz", named)

@@ -60,6 +60,8 @@ class Overlays(L.Callback):
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             extra = pl_module.panels(images.to(pl_module.device))
         low, high = prediction.anomaly_map.median().item(), prediction.anomaly_map.max().item()
+        threshold = self.directory.metrics().get("threshold")
+        limit = "" if threshold is None else f", threshold {threshold:.4g}"
         for position, (kind, row) in enumerate(chosen):
             picture = uint8(images[position])
             heat = colour(prediction.anomaly_map[position].numpy(), low, high)
@@ -67,7 +69,7 @@ class Overlays(L.Callback):
             panels |= {f"map {low:.3g}..{high:.3g}": heat, "ground truth": outline(picture, self.data.test.masks[row])}
             record = self.data.test.records[row]
             stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}"[:100])
-            title = f"{kind}  {record.defect}/{record.image.name}  score {self.scores[row]:.4g}"
+            title = f"{kind}  {record.defect}/{record.image.name}  score {self.scores[row]:.4g}{limit}"
             with self.directory.replacing(f"maps/{position:02d}-{kind}-{stem}.png") as file:
                 file.write_bytes(cv2.imencode(".png", sheet(title, panels)[..., ::-1])[1].tobytes())
 

@@ -58,10 +58,9 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             raise ConfigError(f"data.holdout: {self.holdout} is not a share; give a number in [0, 1)")
         if self.batch_size < 1 or self.workers < 0:
             raise ConfigError(f"data.batch_size={self.batch_size}, data.workers={self.workers}: give at least 1 and 0")
-        if self.seed < 0:
-            raise ConfigError(f"seed: {self.seed} is below 0")
-        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
-            raise ConfigError(f"data.image_size: {list(self.image_size)}; give one side or [height, width]")
+        sides = [self.image_size] * 2 if isinstance(self.image_size, int) else self.image_size
+        if len(sides) != 2 or min(sides) < 1:
+            raise ConfigError(f"data.image_size: {self.image_size}; give one side or [height, width], at least 1")
         self._splits: dict[str, list[ImageRecord]] = {}
         self.crop_box: Sequence[float] | None = None
 
