@@ -32,14 +32,14 @@ def tiny(tree: Path, name: str) -> list[str]:
 @pytest.mark.parametrize("synthesis", options("synthesis"))
 @pytest.mark.parametrize("model", RECIPES)
 def test_every_recipe_takes_every_synthesis_and_trainer(model, synthesis, trainer):
-    config.validate(composed(f"model={model}", "data=demo", f"synthesis={synthesis}", f"trainer={trainer}"))
+    assert config.validate(composed(f"model={model}", "data=demo", f"synthesis={synthesis}", f"trainer={trainer}"))
 
 
 @pytest.mark.parametrize("data", options("data"))
 @pytest.mark.parametrize("model", RECIPES)
 def test_every_recipe_takes_every_data_set(model, data):
     wanted = {"demo": [], "folder": ["data.root=photographs"]}.get(data, ["data.root=x", "data.category=D_A"])
-    config.validate(composed(f"model={model}", f"data={data}", *wanted))
+    assert config.validate(composed(f"model={model}", f"data={data}", *wanted))
 
 
 @pytest.mark.parametrize("model", RECIPES)
