@@ -48,7 +48,9 @@ def test_every_level_has_the_published_shape():
     seen = []
     for block in [*reconstructive.encoder, *reconstructive.decoder]:
         block.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[1:])))
-    assert reconstructive(torch.rand(1, 3, 64, 64)).shape == (1, 3, 64, 64)
+    reconstruction, levels = reconstructive(torch.rand(1, 3, 64, 64))
+    assert reconstruction.shape == (1, 3, 64, 64)
+    assert [tuple(level.shape[1:]) for level in levels] == seen
     encoder = [(4, 64, 64), (8, 32, 32), (16, 16, 16), (32, 8, 8), (32, 4, 4)]
     assert seen == [*encoder, (16, 8, 8), (8, 16, 16), (4, 32, 32), (4, 64, 64)]
     seen.clear()
@@ -64,7 +66,7 @@ def test_the_reconstruction_has_no_skip_and_no_output_activation():
     with torch.no_grad():
         network.out.weight.zero_()
         network.out.bias.copy_(torch.tensor([-3.0, 0.0, 5.0]))
-    assert network(torch.rand(1, 3, 32, 32)).mean((0, 2, 3)).tolist() == [-3.0, 0.0, 5.0]
+    assert network(torch.rand(1, 3, 32, 32))[0].mean((0, 2, 3)).tolist() == [-3.0, 0.0, 5.0]
 
 
 def test_logits_are_float32_under_autocast():

@@ -65,7 +65,11 @@ class Overlays(L.Callback):
         for position, (kind, row) in enumerate(chosen):
             picture = uint8(images[position])
             heat = colour(prediction.anomaly_map[position].numpy(), low, high)
-            panels = {"input": picture, **{name: uint8(value[position].float().cpu()) for name, value in extra.items()}}
+            drawn = {name: value[position].float().cpu() for name, value in extra.items()}
+            panels = {"input": picture} | {
+                name: uint8(value) if value.ndim == 3 else colour(value.numpy(), low, high)
+                for name, value in drawn.items()
+            }
             panels |= {f"map {low:.3g}..{high:.3g}": heat, "ground truth": outline(picture, self.data.test.masks[row])}
             record = self.data.test.records[row]
             stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}"[:100])

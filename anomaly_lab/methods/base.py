@@ -40,7 +40,7 @@ class AnomalyMethod(L.LightningModule, ABC):
         return self(batch.image)
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - most methods have no picture to add
-        """Return further (B, 3, H, W) pictures by name, for the overlays of a run."""
+        """Return further panels for the overlays of a run, by name: (B, 3, H, W) pictures or (B, H, W) maps."""
         return {}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -6,13 +6,11 @@ from typing import Any, Literal, final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import mse_loss
-from torch.optim import Adam
-from torch.optim.lr_scheduler import LambdaLR
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.nn.losses import focal_loss, ssim
+from anomaly_lab.nn.losses import draem_loss
+from anomaly_lab.nn.schedules import stepped_adam
 from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, initialise
 from anomaly_lab.scoring import Scorer
 from anomaly_lab.types import Prediction, TrainBatch
@@ -72,42 +70,15 @@ class Draem(AnomalyMethod):
 
     def _reconstruct_and_compare(self, image: Tensor) -> tuple[Tensor, Tensor]:
         image = image.contiguous(memory_format=torch.channels_last)
-        reconstruction = self.reconstructive(image)
+        reconstruction, _ = self.reconstructive(image)
         logits = self.discriminative(torch.cat([reconstruction, image], dim=1))
         return reconstruction, logits.softmax(dim=1)[:, 1]
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Show the reconstruction."""
-        return {"reconstruction": self.reconstructive(image)}
+        return {"reconstruction": self.reconstructive(image)[0]}
 
     def configure_optimizers(self) -> Any:
         """Adam with a stepped rate; milestones are shares of all steps, so any length of training keeps the shape."""
-        optimizer = Adam(self.parameters(), self.learning_rate)
-        rate = partial(stepped_rate, self.steps, self.warmup, self.milestones, self.gamma)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
-
-
-def draem_loss(
-    reconstruction: Tensor,
-    probability: Tensor,
-    batch: TrainBatch,
-    *,
-    ssim_weight: float,
-    ssim_range: Literal["unit", "guessed"],
-    focal_gamma: float,
-) -> dict[str, Tensor]:
-    """Return the three terms of the loss: squared error, 1 - SSIM, focal (methods 1.3); scalars, float32.
-
-    ``reconstruction`` is (B, 3, H, W), ``probability`` (B, H, W) in [0, 1]; the target is the clean image.
-    """
-    return {
-        "mse": mse_loss(reconstruction.float(), batch.clean),
-        "ssim": ssim_weight * (1 - ssim(reconstruction, batch.clean, ssim_range).mean()),
-        "focal": focal_loss(probability, batch.mask, focal_gamma),
-    }
-
-
-def stepped_rate(steps: int, warmup: float, milestones: Sequence[float], gamma: float, step: int) -> float:
-    """Return the factor on the learning rate at ``step`` (from 0) of ``steps``."""
-    rise = min(1.0, (step + 1) / max(1.0, warmup * steps))
-    return float(rise * gamma ** sum(step >= share * steps for share in milestones))
+        groups = [{"params": list(self.parameters()), "lr": self.learning_rate}]
+        return stepped_adam(groups, self.steps, self.warmup, self.milestones, self.gamma)

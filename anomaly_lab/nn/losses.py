@@ -4,7 +4,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, mse_loss
+
+from anomaly_lab.types import TrainBatch
 
 
 def ssim(x: Tensor, y: Tensor, value_range: Literal["unit", "guessed"]) -> Tensor:
@@ -45,3 +47,23 @@ def focal_loss(probability: Tensor, mask: Tensor, gamma: float) -> Tensor:
     anomalous = probability.float()
     true = target * anomalous + (1 - target) * (1 - anomalous) + 1e-5
     return (-((1 - true) ** gamma) * true.log()).mean()
+
+
+def draem_loss(
+    reconstruction: Tensor,
+    probability: Tensor,
+    batch: TrainBatch,
+    *,
+    ssim_weight: float,
+    ssim_range: Literal["unit", "guessed"],
+    focal_gamma: float,
+) -> dict[str, Tensor]:
+    """Return the three terms of the loss: squared error, 1 - SSIM, focal (methods 1.3); scalars, float32.
+
+    ``reconstruction`` is (B, 3, H, W), ``probability`` (B, H, W) in [0, 1]; the target is the clean image.
+    """
+    return {
+        "mse": mse_loss(reconstruction.float(), batch.clean),
+        "ssim": ssim_weight * (1 - ssim(reconstruction, batch.clean, ssim_range).mean()),
+        "focal": focal_loss(probability, batch.mask, focal_gamma),
+    }

@@ -25,11 +25,15 @@ class ReconstructiveNetwork(nn.Module):
     """An autoencoder without skip connections; (B, 3, H, W) to (B, 3, H, W), H and W multiples of 16.
 
     Width 128 is the paper's and has 69.05 M parameters. There is no output activation.
+
+    Attributes:
+        widths: channels of the nine levels, five of the encoder and four of the decoder.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         w = width
+        self.widths = [w, 2 * w, 4 * w, 8 * w, 8 * w, 4 * w, 2 * w, w, w]
         self.encoder = nn.ModuleList(
             [double_conv(a, b, b) for a, b in ((3, w), (w, 2 * w), (2 * w, 4 * w), (4 * w, 8 * w), (8 * w, 8 * w))]
         )
@@ -38,15 +42,14 @@ class ReconstructiveNetwork(nn.Module):
         self.decoder = nn.ModuleList([double_conv(a, a, b) for a, b in sides])
         self.out = nn.Conv2d(w, 3, 3, padding=1)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the reconstruction, near [0, 1] but unbounded."""
-        x = self.encoder[0](image)
+    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the reconstruction, near [0, 1] but unbounded, and what each of the nine levels gave."""
+        levels = [self.encoder[0](image)]
         for block in self.encoder[1:]:
-            x = block(nn.functional.max_pool2d(x, 2))
+            levels.append(block(nn.functional.max_pool2d(levels[-1], 2)))
         for up, block in zip(self.ups, self.decoder, strict=True):
-            x = block(up(x))
-        out: Tensor = self.out(x)
-        return out
+            levels.append(block(up(levels[-1])))
+        return self.out(levels[-1]), levels
 
 
 @final

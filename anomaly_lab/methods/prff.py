@@ -1,0 +1,201 @@
+"""PRFF-AD: Liu, Zhu, Feng, Zeng, "Anomaly Detection via Progressive Reconstruction and Hierarchical Feature Fusion".
+
+Sensors 2023, 23(21), 8750. Sections, figures and tables below are that paper's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.nn.losses import draem_loss
+from anomaly_lab.nn.schedules import stepped_adam
+from anomaly_lab.nn.swin_upernet import SwinUPerNet
+from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, initialise
+from anomaly_lab.scoring import Scorer
+from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Progressive:
+    """Reconstruction of the reconstruction, at evaluation only (section 4.1, Figures 3 to 5).
+
+    Attributes:
+        iterations: n, how often an image is reconstructed at most; 1 is DRAEM's way.
+        threshold: m; an image whose score is above goes on to a further pass.
+        gate: the score is held against m ``once``, after the first pass, or before ``each`` pass; ``open`` sends all on.
+        compared: what the discriminator sees beside the latest reconstruction, the ``original`` or the ``previous`` one.
+        kept: the map of the ``last`` pass, or the greatest value of all passes (``max``, not the paper's).
+    """
+
+    iterations: Annotated[int, EVALUATION_ONLY]
+    threshold: Annotated[float, EVALUATION_ONLY]
+    gate: Annotated[Literal["once", "each", "open"], EVALUATION_ONLY]
+    compared: Annotated[Literal["original", "previous"], EVALUATION_ONLY]
+    kept: Annotated[Literal["last", "max"], EVALUATION_ONLY]
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise ConfigError(f"model.progressive.iterations: {self.iterations}; give at least 1")
+
+
+@final
+class Prff(AnomalyMethod):
+    """DRAEM with fused features, a transformer to compare by, and progressive reconstruction.
+
+    With ``fusion`` off, the U-Net and one iteration it is DRAEM, to the bit.
+
+    Args:
+        reconstructive_width: channels of the first level of the reconstruction network (methods 2.1: 128).
+        fusion: whether the discriminator also sees features of the reconstruction network (section 4.2).
+        feature_layers: which of its nine levels, from 1.
+        feature_channels: channels that each of them is reduced to.
+        discriminator: which of the two networks compares.
+        unet, swin_upernet: make them, given the channels of their input.
+        ssim_weight, ssim_range, focal_gamma: of the loss, as in DRAEM.
+        learning_rate: of the reconstruction network and the fusion.
+        discriminator_learning_rate, discriminator_weight_decay: of the other.
+        warmup: share of all steps in which the rates rise linearly from 0.
+        milestones: shares of all steps after which the rates are multiplied by ``gamma``.
+        trained_iterations: passes in training, each with its loss; the later ones see the network's own output (ours).
+    """
+
+    stride = 32
+
+    def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
+        self,
+        reconstructive_width: int,
+        fusion: bool,  # noqa: FBT001 - a row of the paper's ablation
+        feature_layers: Sequence[int],
+        feature_channels: int,
+        discriminator: Literal["unet", "swin_upernet"],
+        unet: Callable[[int], DiscriminativeNetwork],
+        swin_upernet: Callable[[int], SwinUPerNet],
+        ssim_weight: float,
+        ssim_range: Literal["unit", "guessed"],
+        focal_gamma: float,
+        learning_rate: float,
+        discriminator_learning_rate: float,
+        discriminator_weight_decay: float,
+        warmup: float,
+        milestones: Sequence[float],
+        gamma: float,
+        trained_iterations: int,
+        progressive: Progressive,
+        scorer: Scorer,
+    ) -> None:
+        super().__init__()
+        if min(reconstructive_width, feature_channels, trained_iterations) < 1 or learning_rate <= 0:
+            names = "reconstructive_width, feature_channels, trained_iterations and learning_rate"
+            raise ConfigError(f"model: {names} must be above 0")
+        if fusion and (not feature_layers or not set(feature_layers) <= set(range(1, 10))):
+            raise ConfigError(f"model.feature_layers: {list(feature_layers)}; the network has the levels 1 to 9")
+        layers = list(feature_layers) if fusion else []
+        self.reconstructive = ReconstructiveNetwork(reconstructive_width)
+        make = unet if discriminator == "unet" else swin_upernet
+        self.discriminative = make(6 + feature_channels * len(layers))
+        widths = [self.reconstructive.widths[layer - 1] for layer in layers]
+        self.fusion = nn.ModuleList([Reduction(width, feature_channels) for width in widths])
+        for network in (self.reconstructive, self.discriminative, self.fusion):
+            if not isinstance(network, SwinUPerNet):
+                network.apply(initialise)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch has no stub for this call
+        self.layers = layers
+        self.loss = partial(draem_loss, ssim_weight=ssim_weight, ssim_range=ssim_range, focal_gamma=focal_gamma)
+        self.learning_rate = learning_rate
+        self.discriminator = {"lr": discriminator_learning_rate, "weight_decay": discriminator_weight_decay}
+        self.warmup, self.milestones, self.gamma = warmup, milestones, gamma
+        self.trained_iterations, self.progressive, self.scorer = trained_iterations, progressive, scorer
+
+    def setup(self, stage: str) -> None:
+        """Load pretrained weights before a training starts; a resumed one replaces them by its own."""
+        if stage == "fit" and isinstance(self.discriminative, SwinUPerNet):
+            self.discriminative.load_pretrained()
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Score by the anomalous probability after the last pass that an image gets (section 4.1)."""
+        reconstruction, probability = self._reconstruct_and_compare(image, image)
+        result = self.scorer(probability)
+        how = self.progressive
+        suspicious = result.score > how.threshold if how.gate != "open" else torch.ones_like(result.score).bool()
+        for _ in range(1, how.iterations):
+            # Only suspicious images are computed again; but an exported graph cannot choose, so there all are.
+            exporting = torch.compiler.is_compiling()
+            rows = torch.arange(len(image), device=image.device) if exporting else suspicious.nonzero()[:, 0]
+            if not len(rows):
+                break
+            previous = reconstruction[rows]
+            seen = image[rows] if how.compared == "original" else previous
+            again, probability = self._reconstruct_and_compare(previous, seen)
+            if how.kept == "max":
+                probability = torch.maximum(probability, result.anomaly_map[rows])
+            new = self.scorer(probability)
+            chosen = suspicious[rows]
+            anomaly_map = torch.where(chosen[:, None, None], new.anomaly_map, result.anomaly_map[rows])
+            score = torch.where(chosen, new.score, result.score[rows])
+            reconstruction = reconstruction.index_copy(0, rows, again.to(reconstruction.dtype))
+            result = Prediction(
+                result.anomaly_map.index_copy(0, rows, anomaly_map), result.score.index_copy(0, rows, score)
+            )
+            if how.gate == "each":
+                suspicious &= result.score > how.threshold
+        return result
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Train both networks together; the segmentation loss reaches the reconstruction, too (GAP 2.8)."""
+        source, totals = batch.image, []
+        for _ in range(self.trained_iterations):
+            reconstruction, probability = self._reconstruct_and_compare(source, batch.image)
+            losses = self.loss(reconstruction, probability, batch)
+            totals.append(torch.stack(list(losses.values())).sum())
+            source = reconstruction.detach()
+        total = torch.stack(totals).mean()
+        self.log_dict({"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}})
+        return total
+
+    def _reconstruct_and_compare(self, source: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruct ``source``, compare with ``seen``; returns (B, 3, H, W) and the probability (B, H, W)."""
+        source, seen = (x.contiguous(memory_format=torch.channels_last) for x in (source, seen))
+        reconstruction, levels = self.reconstructive(source)
+        features = [reduce(levels[k - 1], seen) for k, reduce in zip(self.layers, self.fusion, strict=True)]
+        logits = self.discriminative(torch.cat([reconstruction, seen, *features], dim=1))
+        return reconstruction, logits.softmax(dim=1)[:, 1]
+
+    def panels(self, image: Tensor) -> dict[str, Tensor]:
+        """Show each pass, whether an image's gate lets it through or not, as the paper's Figures 4, 5 and 8."""
+        shown, source = {}, image
+        for number in range(1, self.progressive.iterations + 1):
+            seen = image if self.progressive.compared == "original" or number == 1 else source
+            source, probability = self._reconstruct_and_compare(source, seen)
+            shown |= {f"x{number}": source, f"map {number}": probability}
+        return shown
+
+    def configure_optimizers(self) -> Any:
+        """Adam for the reconstruction and the fusion, AdamW for the discriminator (GAP 2.12)."""
+        ours = [*self.reconstructive.parameters(), *self.fusion.parameters()]
+        theirs = {"params": list(self.discriminative.parameters()), **self.discriminator}
+        groups = [{"params": ours, "lr": self.learning_rate}, theirs]
+        return stepped_adam(groups, self.steps, self.warmup, self.milestones, self.gamma)
+
+
+@final
+class Reduction(nn.Module):
+    """One level of the fusion: convolution, resize, norm, activation (section 4.2; GAP 2.3: kernel 3, bilinear)."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, 3, padding=1)
+        self.norm = nn.BatchNorm2d(after)
+
+    def forward(self, level: Tensor, like: Tensor) -> Tensor:
+        """Return (B, after, H, W) features, H and W those of ``like``."""
+        resized = interpolate(self.conv(level), size=like.shape[2:], mode="bilinear")
+        features: Tensor = self.norm(resized).relu()
+        return features

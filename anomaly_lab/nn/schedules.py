@@ -1,0 +1,27 @@
+"""The optimisation that DRAEM and PRFF-AD share."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def stepped_adam(
+    groups: Sequence[dict[str, Any]], steps: int, warmup: float, milestones: Sequence[float], gamma: float
+) -> dict[str, Any]:
+    """Return, for Lightning, Adam with a rate that is multiplied by ``gamma`` after each milestone.
+
+    Each group has ``params``, ``lr`` and perhaps ``weight_decay``, which is decoupled and 0 if it is not given. Warm-up and
+    milestones are shares of all ``steps``, so any length of training keeps the shape.
+    """
+    optimizer = AdamW(groups, weight_decay=0.0, fused=True)  # without decay AdamW is Adam
+    rate = partial(stepped_rate, steps, warmup, milestones, gamma)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
+
+
+def stepped_rate(steps: int, warmup: float, milestones: Sequence[float], gamma: float, step: int) -> float:
+    """Return the factor on the learning rate at ``step`` (from 0) of ``steps``."""
+    rise = min(1.0, (step + 1) / max(1.0, warmup * steps))
+    return float(rise * gamma ** sum(step >= share * steps for share in milestones))
