@@ -77,8 +77,11 @@ class RunDirectory:
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
             temporary.replace(file)
-        except OSError as error:
-            raise RunError(f"{file}: cannot be written ({error.strerror}); the last good file is kept") from error
+        except (OSError, RuntimeError) as error:
+            cause = error if isinstance(error, OSError) else error.__context__  # torch hides the reason behind its own
+            if not isinstance(cause, OSError):
+                raise
+            raise RunError(f"{file}: cannot be written ({cause.strerror}); the last good file is kept") from error
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -145,6 +145,7 @@ def fit_and_test(
         settings: TrainerSettings = instantiate(cfg.trainer, **PLAIN)
         batches = math.ceil(manifest["counts"]["train"] / cfg.data.batch_size)
         method.steps = settings.steps(batches)
+        settings.prepare(method)
         trainer = settings.build(directory.path, math.ceil(method.steps / batches), callbacks, loggers)
         siblings, training_hash = directory.path.parent, manifest["training_hash"]
         if not directory.checkpoint.exists() and (trained := finished_training(siblings, training_hash)):

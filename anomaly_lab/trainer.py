@@ -5,14 +5,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.loggers import Logger
 
 from anomaly_lab.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -25,7 +28,9 @@ class TrainerSettings:
         max_epochs, max_steps: training ends at the first of the two; -1 means no limit.
         step_limit: cuts training short whatever the recipe says; only ``trainer=debug`` sets it.
         save_minutes: the state to resume from is saved at the end of an epoch, at most this often.
-        deterministic: ``strict`` makes an operation without a deterministic kernel an error, ``warn`` a warning.
+        deterministic: ``strict`` makes an operation without a deterministic kernel an error, ``warn`` a warning;
+            ``off`` also lets cuDNN time its kernels and take the fastest.
+        compile: whether torch.compile makes kernels of the networks; where it cannot, they run as they are.
     """
 
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -35,6 +40,7 @@ class TrainerSettings:
     step_limit: int | None
     save_minutes: float
     deterministic: Literal["strict", "warn", "off"]
+    compile: bool
 
     def accelerator(self) -> str:
         """Return the device to run on.
@@ -74,9 +80,13 @@ class TrainerSettings:
             devices=1,
             precision=self.precision,
             default_root_dir=path,
-            plugins=[LightningEnvironment()],  # SLURM's would save, and go on from, a state of its own
+            plugins=[
+                LightningEnvironment(),
+                DirectCheckpoints(),
+            ],  # SLURM's would save a state of its own, and go on from it
             max_epochs=epochs,
             deterministic={"strict": True, "warn": "warn", "off": False}[self.deterministic],  # type: ignore[arg-type]
+            benchmark=self.deterministic == "off",
             callbacks=list(callbacks),
             logger=list(loggers) or False,
             log_every_n_steps=1,
@@ -85,3 +95,26 @@ class TrainerSettings:
             num_sanity_val_steps=0,
             limit_val_batches=0,
         )
+
+    def prepare(self, method: L.LightningModule) -> None:
+        """Compile the networks, if that is wanted and this machine can."""
+        if not self.compile:
+            return
+        try:
+            torch.compile(torch.sin)(torch.ones(4, device=self.accelerator()))
+        except Exception as error:  # a missing compiler, library or header: each raises its own
+            log.warning("trainer.compile: torch.compile does not work here (%s); runs uncompiled", type(error).__name__)
+            return
+        torch._dynamo.config.suppress_errors = True  # a network that cannot be compiled runs as it is
+        for network in method.children():
+            network.compile()
+
+
+@final
+class DirectCheckpoints(TorchCheckpointIO):
+    """Writes to the path itself; Lightning's way holds a second copy in memory and a third in the temporary folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ARG002
+        """Write; whoever gave the path sees to it that no half file is left."""
+        with Path(path).open("wb") as file:
+            torch.save(checkpoint, file)

@@ -22,24 +22,38 @@ from anomaly_lab.results import RunDirectory
 log = logging.getLogger(__name__)
 
 
+READ_EVERY = 32  # steps; to read a value from an accelerator is to wait for it, so its losses are read in blocks
+
+
 @final
 class Guard(L.Callback):
     """Seeds torch from (seed, epoch) at each epoch start; stops after the last step or a loss that is not finite."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.unread: list[Tensor] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make whatever is random inside the networks a function of (seed, epoch)."""
         torch.manual_seed(int(np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)[0]))
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Stop before the step that would spoil the weights."""
-        if not math.isfinite(loss.item()):
-            where = f"step {trainer.global_step}, epoch {trainer.current_epoch}"
-            raise RunError(
-                f"the loss is {loss.item()} at {where}; lower model.learning_rate or use trainer.precision=32-true"
-            )
+        """Stop before the step that would spoil the weights; on an accelerator, before they are saved."""
+        self.unread.append(loss.detach())
+        if loss.device.type == "cpu" or len(self.unread) == READ_EVERY:
+            self._check(trainer.global_step, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the rest."""
+        self._check(trainer.global_step - 1, trainer.current_epoch)
+
+    def _check(self, step: int, epoch: int) -> None:
+        losses = torch.stack(self.unread).tolist() if self.unread else []
+        self.unread = []
+        for before, loss in enumerate(losses[::-1]):
+            if not math.isfinite(loss):
+                way_out = "lower model.learning_rate or use trainer.precision=32-true"
+                raise RunError(f"the loss is {loss} at step {step - before}, epoch {epoch}; {way_out}")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -62,54 +76,78 @@ class Saving(Checkpoint):
         checkpoint["training_hash"] = self.training_hash
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save if it is time."""
+        """Save if it is time; a disk that is full for now does not end hours of training."""
         if time.monotonic() - self.saved >= self.seconds:
-            with self.directory.replacing(self.directory.resume_checkpoint.name) as file:
-                trainer.save_checkpoint(file)
+            try:
+                with self.directory.replacing(self.directory.resume_checkpoint.name) as file:
+                    trainer.save_checkpoint(file)
+            except RunError as error:
+                log.warning("%s; training goes on without it", error)
             self.saved = time.monotonic()
 
 
 @final
 class Progress(L.Callback):
-    """Shows step, loss, images/s and the time left, and writes one row a step to training.csv."""
+    """Shows step, loss, images/s, the share of waiting for data, the time left; a row a step goes to training.csv."""
+
+    HEADER = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
 
     def __init__(self, path: Path) -> None:
         self.file = path / "training.csv"
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open both; rows that a killed run wrote after its last saved state are dropped."""
-        kept = []
-        if self.file.exists():
-            with self.file.open(newline="") as old:
-                kept = [
-                    row
-                    for row in csv.reader(old)
-                    if row and row[0].isdigit() and 0 < int(row[0]) <= trainer.global_step
-                ]
+        assert isinstance(pl_module, AnomalyMethod)
+        old = list(csv.reader(self.file.read_text().splitlines())) if self.file.exists() else []
+        kept = [row for row in old if row and row[0].isdigit() and 0 < int(row[0]) <= trainer.global_step]
         self.rows = self.file.open("w", newline="", buffering=1)
         self.writer = csv.writer(self.rows)
-        self.writer.writerows([("step", "epoch", "loss", "learning_rate", "images_per_second"), *kept])
-        assert isinstance(pl_module, AnomalyMethod)
+        self.writer.writerows([self.HEADER, *kept])
         every = 0.5 if sys.stderr.isatty() else 15.0
         self.bar = tqdm(
             total=pl_module.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=every
         )
-        self.clock = time.monotonic()
+        self.unread: list[tuple[Any, ...]] = []  # step, epoch, loss, learning rate, images, seconds of waiting
+        self.clock = self.ended = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the time that the loader let the device wait."""
+        self.waited = time.monotonic() - self.ended
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance by a step."""
-        now = time.monotonic()
-        rate = len(batch.image) / max(now - self.clock, 1e-9)
-        self.clock = now
         learned = bool(outputs and trainer.optimizers)  # else there is neither loss nor learning rate
-        loss = outputs["loss"].item() if learned else ""
+        loss = outputs["loss"].detach() if learned else None
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"] if learned else ""
-        self.writer.writerow((trainer.global_step, trainer.current_epoch, loss, learning_rate, f"{rate:.1f}"))
-        said = f"loss {loss:.4f}, " if learned else ""
-        self.bar.set_postfix_str(f"{said}{rate:.0f} images/s", refresh=False)
-        self.bar.update()
+        step = (trainer.global_step, trainer.current_epoch)
+        self.unread.append((*step, loss, learning_rate, len(batch.image), self.waited))
+        if batch.image.device.type == "cpu" or len(self.unread) == READ_EVERY:
+            self._read()
+        self.ended = time.monotonic()
+
+    def _read(self) -> None:
+        """Write and show what was not read yet; a block of steps shares its images/s."""
+        if not self.unread:
+            return
+        losses = [row[2] for row in self.unread if row[2] is not None]
+        values = [f"{loss:.7g}" for loss in torch.stack(losses).tolist()] if losses else [""] * len(self.unread)
+        now = time.monotonic()
+        seconds, self.clock = max(now - self.clock, 1e-9), now
+        rate, waited = (sum(row[column] for row in self.unread) / seconds for column in (4, 5))
+        for (step, epoch, _, learning_rate, _, wait), loss in zip(self.unread, values, strict=True):
+            self.writer.writerow((step, epoch, loss, learning_rate, f"{rate:.1f}", f"{wait:.4f}"))
+        said = f"loss {float(values[-1]):.4f}, " if values[-1] else ""
+        self.bar.set_postfix_str(f"{said}{rate:.0f} images/s, {waited:.0%} waiting for data", refresh=False)
+        self.bar.update(len(self.unread))
+        self.unread = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read the rest before the state is saved."""
+        self._read()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close both."""
@@ -119,5 +157,4 @@ class Progress(L.Callback):
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Close both, if the error came while they were open."""
         if "bar" in self.__dict__:
-            self.bar.close()
-            self.rows.close()
+            self.on_train_end(trainer, pl_module)

@@ -30,8 +30,8 @@ class Progressive:
     Attributes:
         iterations: n, how often an image is reconstructed at most; 1 is DRAEM's way.
         threshold: m; an image whose score is above goes on to a further pass.
-        gate: the score is held against m ``once``, after the first pass, or before ``each`` pass; ``open`` sends all on.
-        compared: what the discriminator sees beside the latest reconstruction, the ``original`` or the ``previous`` one.
+        gate: the score meets m ``once``, after the first pass, or before ``each`` pass; ``open`` sends all on.
+        compared: what the discriminator sees beside the latest reconstruction: the ``original`` or the ``previous``.
         kept: the map of the ``last`` pass, or the greatest value of all passes (``max``, not the paper's).
     """
 
@@ -106,7 +106,7 @@ class Prff(AnomalyMethod):
         for network in (self.reconstructive, self.discriminative, self.fusion):
             if not isinstance(network, SwinUPerNet):
                 network.apply(initialise)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch has no stub for this call
+        self.to(memory_format=torch.channels_last)
         self.layers = layers
         self.loss = partial(draem_loss, ssim_weight=ssim_weight, ssim_range=ssim_range, focal_gamma=focal_gamma)
         self.learning_rate = learning_rate
@@ -170,7 +170,8 @@ class Prff(AnomalyMethod):
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Show each pass, whether an image's gate lets it through or not, as the paper's Figures 4, 5 and 8."""
-        shown, source = {}, image
+        shown: dict[str, Tensor] = {}
+        source = image
         for number in range(1, self.progressive.iterations + 1):
             seen = image if self.progressive.compared == "original" or number == 1 else source
             source, probability = self._reconstruct_and_compare(source, seen)

@@ -13,8 +13,8 @@ def stepped_adam(
 ) -> dict[str, Any]:
     """Return, for Lightning, Adam with a rate that is multiplied by ``gamma`` after each milestone.
 
-    Each group has ``params``, ``lr`` and perhaps ``weight_decay``, which is decoupled and 0 if it is not given. Warm-up and
-    milestones are shares of all ``steps``, so any length of training keeps the shape.
+    Each group has ``params``, ``lr`` and perhaps ``weight_decay``, which is decoupled and 0 if it is not given.
+    Warm-up and milestones are shares of all ``steps``, so any length of training keeps the shape.
     """
     optimizer = AdamW(groups, weight_decay=0.0, fused=True)  # without decay AdamW is Adam
     rate = partial(stepped_rate, steps, warmup, milestones, gamma)

@@ -1,4 +1,4 @@
-"""PRFF-AD's discriminative network: a Swin transformer (Liu et al., ICCV 2021) under a UPerNet head (Xiao et al., ECCV 2018)."""
+"""PRFF-AD's discriminative network: Swin (Liu et al., ICCV 2021) under a UPerNet head (Xiao et al., ECCV 2018)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,12 +70,13 @@ class SwinUPerNet(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(width) for width in widths])
         self.swin.norm = nn.Identity()  # the levels have norms of their own
         self.head = UPerNetHead(widths, head_channels, dropout)
-        self.weights = weights
+        self.window_size, self.weights = window_size, weights
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of normal and anomalous; the classifier runs in float32 under mixed precision."""
         levels = self.swin.forward_intermediates(x, intermediates_only=True)
-        normed = [norm(y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for norm, y in zip(self.norms, levels, strict=True)]
+        pairs = zip(self.norms, levels, strict=True)
+        normed = [norm(level.movedim(1, -1)).movedim(-1, 1) for norm, level in pairs]  # type: ignore[attr-defined]
         return interpolate(self.head(normed), size=x.shape[2:], mode="bilinear")
 
     def load_pretrained(self) -> None:
@@ -95,8 +96,8 @@ class SwinUPerNet(nn.Module):
                 IMAGENET,
                 pretrained=True,
                 pretrained_cfg_overlay=overlay,
-                img_size=32 * swin.layers[0].blocks[0].window_size[0],
-                window_size=swin.layers[0].blocks[0].window_size[0],
+                img_size=32 * self.window_size,
+                window_size=self.window_size,
                 in_chans=swin.in_chans,
                 num_classes=0,
             )
@@ -112,7 +113,7 @@ class SwinUPerNet(nn.Module):
 class UPerNetHead(nn.Module):
     """Pyramid pooling on the coarsest level, then a feature pyramid; all levels joined at the finest one's size.
 
-    Takes four levels (B, C_i, h / 2^i, w / 2^i); gives (B, 2, h, w) float32 logits. Layer by layer as in mmsegmentation.
+    Takes four levels (B, C_i, h / 2^i, w / 2^i); gives (B, 2, h, w) float32 logits. The layers are mmsegmentation's.
     """
 
     def __init__(self, widths: Sequence[int], channels: int, dropout: float) -> None:
