@@ -29,7 +29,7 @@ class TrainerSettings:
         step_limit: cuts training short whatever the recipe says; only ``trainer=debug`` sets it.
         save_minutes: the state to resume from is saved at the end of an epoch, at most this often.
         deterministic: ``strict`` makes an operation without a deterministic kernel an error, ``warn`` a warning;
-            ``off`` also lets cuDNN time its kernels and take the fastest.
+            ``none`` also lets cuDNN time its kernels and take the fastest.
         compile: whether torch.compile makes kernels of the networks; where it cannot, they run as they are.
     """
 
@@ -39,7 +39,7 @@ class TrainerSettings:
     max_steps: int
     step_limit: int | None
     save_minutes: float
-    deterministic: Literal["strict", "warn", "off"]
+    deterministic: Literal["strict", "warn", "none"]
     compile: bool
 
     def accelerator(self) -> str:
@@ -85,8 +85,8 @@ class TrainerSettings:
                 DirectCheckpoints(),
             ],  # SLURM's would save a state of its own, and go on from it
             max_epochs=epochs,
-            deterministic={"strict": True, "warn": "warn", "off": False}[self.deterministic],  # type: ignore[arg-type]
-            benchmark=self.deterministic == "off",
+            deterministic={"strict": True, "warn": "warn", "none": False}[self.deterministic],  # type: ignore[arg-type]
+            benchmark=self.deterministic == "none",
             callbacks=list(callbacks),
             logger=list(loggers) or False,
             log_every_n_steps=1,

@@ -294,7 +294,7 @@ def test_pixel_metrics_are_sorted_exactly_where_the_histogram_is_too_coarse(tree
 def test_training_writes_one_row_a_step(tree, tmp_path):
     _, path = ran(tmp_path, *tiny_draem(tree))
     rows = (path / "training.csv").read_text().splitlines()
-    assert rows[0] == "step,epoch,loss,learning_rate,images_per_second"
+    assert rows[0] == "step,epoch,loss,learning_rate,images_per_second,loader_seconds"
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
 
 
