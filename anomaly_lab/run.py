@@ -149,7 +149,7 @@ def fit_and_test(
         trainer = settings.build(directory.path, math.ceil(method.steps / batches), callbacks, loggers)
         siblings, training_hash = directory.path.parent, manifest["training_hash"]
         if not directory.checkpoint.exists() and (trained := finished_training(siblings, training_hash)):
-            manifest["trained_in"] = trained.path.name
+            manifest["trained_in"] = trained.manifest().get("trained_in", trained.path.name)
             directory.write_json("manifest.json", manifest)
             directory.take_weights(trained)
         if directory.checkpoint.exists():

@@ -20,11 +20,12 @@ def ssim(x: Tensor, y: Tensor, value_range: Literal["unit", "guessed"]) -> Tenso
         mean_x, xx, xy = _windowed(torch.stack([x, x * x, x * y]))
         mean_y, yy = _windowed(torch.stack([y, y * y]))
     # As a tensor: to ask a value of an accelerator is to wait for it.
-    span = torch.ones_like(x[0, 0, 0, 0]) if value_range == "unit" else 1.0 + 254.0 * (x.max() > 128) + (x.min() < -0.5)
+    span: Tensor = x.new_ones(()) if value_range == "unit" else 1.0 + 254.0 * (x.max() > 128) + (x.min() < -0.5)
     c1, c2 = (0.01 * span).square(), (0.03 * span).square()
     products = mean_x * mean_y
     squares = mean_x**2 + mean_y**2
-    return (2 * products + c1) * (2 * (xy - products) + c2) / ((squares + c1) * (xx + yy - squares + c2))
+    similarity: Tensor = (2 * products + c1) * (2 * (xy - products) + c2) / ((squares + c1) * (xx + yy - squares + c2))
+    return similarity
 
 
 def _windowed(values: Tensor) -> Tensor:
