@@ -11,7 +11,7 @@ from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.nn.losses import draem_loss
 from anomaly_lab.nn.schedules import stepped_adam
-from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, initialise
+from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.scoring import Scorer
 from anomaly_lab.types import Prediction, TrainBatch
 
@@ -51,7 +51,8 @@ class Draem(AnomalyMethod):
             raise ConfigError("model.reconstructive_width, discriminative_width and learning_rate must be above 0")
         self.reconstructive = ReconstructiveNetwork(reconstructive_width)
         self.discriminative = DiscriminativeNetwork(6, discriminative_width)
-        self.apply(initialise).to(memory_format=torch.channels_last)  # a third faster, on a CPU too
+        self.layout = fast_layout(reconstructive_width)
+        self.apply(initialise).to(memory_format=self.layout)
         self.loss = partial(draem_loss, ssim_weight=ssim_weight, ssim_range=ssim_range, focal_gamma=focal_gamma)
         self.learning_rate, self.warmup, self.milestones, self.gamma = learning_rate, warmup, milestones, gamma
         self.scorer = scorer
@@ -69,7 +70,7 @@ class Draem(AnomalyMethod):
         return total
 
     def _reconstruct_and_compare(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        image = image.contiguous(memory_format=torch.channels_last)
+        image = image.contiguous(memory_format=self.layout)
         reconstruction, _ = self.reconstructive(image)
         logits = self.discriminative(torch.cat([reconstruction, image], dim=1))
         return reconstruction, logits.softmax(dim=1)[:, 1]

@@ -17,7 +17,7 @@ from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.nn.losses import draem_loss
 from anomaly_lab.nn.schedules import stepped_adam
 from anomaly_lab.nn.swin_upernet import SwinUPerNet
-from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, initialise
+from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.scoring import Scorer
 from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch
 
@@ -106,7 +106,8 @@ class Prff(AnomalyMethod):
         for network in (self.reconstructive, self.discriminative, self.fusion):
             if not isinstance(network, SwinUPerNet):
                 network.apply(initialise)
-        self.to(memory_format=torch.channels_last)
+        self.layout = fast_layout(reconstructive_width)
+        self.to(memory_format=self.layout)
         self.layers = layers
         self.loss = partial(draem_loss, ssim_weight=ssim_weight, ssim_range=ssim_range, focal_gamma=focal_gamma)
         self.learning_rate = learning_rate
@@ -162,7 +163,7 @@ class Prff(AnomalyMethod):
 
     def _reconstruct_and_compare(self, source: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct ``source``, compare with ``seen``; returns (B, 3, H, W) and the probability (B, H, W)."""
-        source, seen = (x.contiguous(memory_format=torch.channels_last) for x in (source, seen))
+        source, seen = (x.contiguous(memory_format=self.layout) for x in (source, seen))
         reconstruction, levels = self.reconstructive(source)
         features = [reduce(levels[k - 1], seen) for k, reduce in zip(self.layers, self.fusion, strict=True)]
         logits = self.discriminative(torch.cat([reconstruction, seen, *features], dim=1))

