@@ -1,0 +1,138 @@
+"""What watches over training: the loss, the wait for data, a full disk, compilation, precision."""
+
+import csv
+import logging
+import resource
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+import anomaly_lab
+from anomaly_lab.callbacks.training import Guard
+from anomaly_lab.errors import RunError
+from anomaly_lab.results import RunDirectory
+from anomaly_lab.synthesis.perlin_texture import PerlinTexture
+from anomaly_lab.trainer import TrainerSettings
+from tests.runs import on_tree, ran
+from tests.trees import defective_image, mvtec_tree
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return mvtec_tree(tmp_path_factory.mktemp("tree"), train=4, size=(64, 64))
+
+
+def tiny(tree, model: str = "draem_small") -> list[str]:
+    return [f"model={model}", *on_tree(tree), "data.image_size=64", "data.batch_size=2", "data.holdout=0"]
+
+
+@pytest.fixture
+def small_files():
+    """Call it with a size in bytes: no file can then become larger, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_the_last_good_file_is_kept(tmp_path, small_files):
+    directory = RunDirectory(tmp_path)
+    with directory.replacing("state.ckpt") as path, path.open("wb") as file:
+        torch.save({"step": 1}, file)
+    small_files(100_000)
+    with (
+        pytest.raises(RunError, match=r"state\.ckpt: cannot be written \(File too large\); the last good file is kept"),
+        directory.replacing("state.ckpt") as path,
+        path.open("wb") as file,
+    ):
+        torch.save({"step": 2, "weights": torch.rand(1_000_000)}, file)
+    assert torch.load(tmp_path / "state.ckpt", weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["state.ckpt"]
+
+
+def test_an_error_of_another_kind_is_not_called_a_full_disk(tmp_path):
+    with pytest.raises(RuntimeError, match="mine"), RunDirectory(tmp_path).replacing("a"):
+        raise RuntimeError("mine")
+
+
+def test_training_goes_on_without_a_state_that_could_not_be_saved(tree, tmp_path, small_files, caplog):
+    length = ("trainer.max_steps=6", "trainer.save_minutes=0")
+    _, path = ran(tmp_path / "first", *tiny(tree), *length)
+    small_files(int((path / "model.ckpt").stat().st_size * 1.5))  # Adam's state makes the other three times as large
+    with caplog.at_level(logging.WARNING):
+        _, path = ran(tmp_path / "second", *tiny(tree), *length)
+    said = [record.getMessage() for record in caplog.records if "goes on without" in record.getMessage()]
+    assert len(said) == 3
+    assert "resume.ckpt: cannot be written (File too large)" in said[0]
+    assert (path / "model.ckpt").exists()
+    assert not list(path.rglob("*.part"))
+
+
+def test_the_wait_for_data_is_measured(tree, tmp_path, monkeypatch):
+    genuine = PerlinTexture.__call__
+
+    def slow(self, image, rng):
+        time.sleep(0.04)
+        return genuine(self, image, rng)
+
+    monkeypatch.setattr(PerlinTexture, "__call__", slow)
+    _, path = ran(tmp_path, *tiny(tree), "trainer.max_steps=6")
+    with (path / "training.csv").open() as file:
+        waits = [float(row["loader_seconds"]) for row in csv.DictReader(file)]
+    assert sum(waits) > 0.04 * 2 * 4  # six steps of two images, of which the first may count as start
+    assert all(wait >= 0 for wait in waits)
+
+
+def test_losses_that_were_read_late_name_their_own_step():
+    guard = Guard(0)
+    guard.unread = [torch.tensor(value) for value in (1.0, float("nan"), 2.0)]
+    with pytest.raises(RunError, match=r"the loss is nan at step 8, epoch 3; lower model\.learning_rate"):
+        guard.on_train_epoch_end(SimpleNamespace(global_step=10, current_epoch=3), None)
+
+
+def settings(compiled: bool) -> TrainerSettings:
+    return TrainerSettings(
+        device="cpu",
+        precision="32-true",
+        max_epochs=1,
+        max_steps=-1,
+        step_limit=None,
+        save_minutes=1,
+        deterministic="warn",
+        compile=compiled,
+    )
+
+
+@pytest.mark.parametrize(("wanted", "works", "count"), [(True, True, 2), (True, False, 0), (False, True, 0)])
+def test_networks_are_compiled_where_that_works(wanted, works, count, monkeypatch, caplog):
+    compiled: list[nn.Module] = []
+
+    def broken(function):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", (lambda function: function) if works else broken)
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))  # noqa: PLW0108 - binds
+    with caplog.at_level(logging.WARNING), torch._dynamo.config.patch(suppress_errors=False):
+        settings(wanted).prepare(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+    assert len(compiled) == count
+    assert ("runs uncompiled" in caplog.text) is (wanted and not works)
+
+
+@pytest.mark.parametrize("model", ["draem_small", "prff_small"])
+def test_bf16_scores_rank_as_float32_does(model, tree, tmp_path):
+    """The same weights under both precisions; SSIM, losses and the last layer stay in float32."""
+    _, path = ran(tmp_path, *tiny(tree, model), "trainer.max_steps=40", "synthesis.probability=0.8")
+    run = anomaly_lab.load(path)
+    images, masks = zip(*(defective_image((64, 64), 7, number) for number in range(12)), strict=True)
+    found = []
+    for run.bf16 in (False, True):
+        prediction = run.predict(images)
+        assert prediction.anomaly_map.dtype == torch.float32
+        found.append(roc_auc_score(np.stack(masks).ravel(), prediction.anomaly_map.numpy().ravel()))
+    assert found[0] > 0.6  # else both could be chance
+    assert found[1] == pytest.approx(found[0], abs=0.005)
+    assert found[1] != found[0]
