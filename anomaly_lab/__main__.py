@@ -1,10 +1,8 @@
 """The command line, ``python -m anomaly_lab model=NAME ``: Hydra composes, `run` validates and runs."""
 
-import difflib
 import gc
 import os
 import re
-import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,10 +12,8 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from anomaly_lab.errors import ConfigError, UserError
 
@@ -52,6 +48,8 @@ def main(work: Callable[[DictConfig], None] = train_and_test) -> int:
     except (ConfigError, KeyboardInterrupt, SystemExit) as error:
         codes.append(report(error))
     except Exception as error:
+        from anomaly_lab.explain import explain  # noqa: PLC0415 - most runs do without
+
         line = ConfigError(explain(error))
         line.__cause__ = error
         codes.append(report(line))
@@ -103,37 +101,13 @@ def keep_path(argument: str) -> str:
         return argument
     try:
         read = OverridesParser.create().parse_override(argument).value()
+        if read is None or isinstance(read, (int, float)) or (read == value and "${" not in value):
+            return argument
     except HydraException:
-        return quoted(key, str(path))
-    kept = read is None or isinstance(read, (int, float)) or (read == value and "${" not in value)
-    return argument if kept else quoted(key, str(path))
+        pass
+    from anomaly_lab.explain import quoted  # noqa: PLC0415 - as above
 
-
-def quoted(key: str, text: str) -> str:
-    """Return the override that sets a key to this very text."""
-    text = re.sub(r"(\\*)\$\{", lambda found: f"{found[1]}{found[1]}\\${{", text)  # else an interpolation
-    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
-
-
-def explain(error: Exception) -> str:
-    """Return in one line, with the key and its near miss, what Hydra could not compose."""
-    cause, line = error.__cause__, " ".join(str(error).split()) or str(error.__cause__)
-    ambiguous = re.match("Ambiguous value for argument '(.*)' 1. ", line)
-    override = error.override if isinstance(error, OverrideParseException) else ambiguous and ambiguous[1]
-    if override and "=" in override:
-        typed = quoted(*override.partition("=")[::2])
-        typed = shlex.quote(typed) if set(typed) & set('"\\$`!') else f'"{typed}"'
-        return f"cannot read {override}; to give it as text: {typed}; to sweep over values put -m before"
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, word = error.missing_cfg_file.rpartition("/")
-        line, choices = f"{group}={word} is no option", [option for option in error.options if option[0] != "_"]
-    elif isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
-        line, word, choices = f"{cause.full_key} is no key", str(cause.key), [str(key) for key in cause.parent_node]
-    else:
-        given = f" (in: {shlex.join(sys.argv[1:])})" if isinstance(error, ValueError) else ""
-        return re.split(" Config search path:| See https:", line)[0] + given
-    close = difflib.get_close_matches(word, choices, 1)
-    return f"{line}; did you mean {close[0]}?" if close else f"{line}; there are: {', '.join(choices)}"
+    return quoted(key, str(path))
 
 
 if __name__ == "__main__":

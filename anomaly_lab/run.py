@@ -21,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from anomaly_lab import config
 from anomaly_lab.callbacks.evaluation import Evaluation
-from anomaly_lab.callbacks.overlays import Overlays
 from anomaly_lab.callbacks.training import Guard, Progress, Saving
 from anomaly_lab.checkpoints import load_weights, read_checkpoint
 from anomaly_lab.data.base import AnomalyDataModule
@@ -91,9 +90,14 @@ def identified(cfg: DictConfig, data: AnomalyDataModule) -> tuple[RunDirectory, 
 def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> list[L.Callback]:
     """Return the callbacks of a run; pictures come after numbers."""
     how: Any = OmegaConf.to_container(cfg.evaluation)
-    overlays = Overlays(directory, data, how.pop("overlays"), how.pop("save_maps"))
+    pictures, save_maps = how.pop("overlays"), how.pop("save_maps")
     saving = Saving(directory, cfg.trainer.save_minutes, training_hash)
-    return [Guard(cfg.seed), Progress(directory.path), saving, Evaluation(directory, data, **how), overlays]
+    found = [Guard(cfg.seed), Progress(directory.path), saving, Evaluation(directory, data, **how)]
+    if pictures or save_maps:
+        from anomaly_lab.callbacks.overlays import Overlays  # noqa: PLC0415 - the numbers do without
+
+        found.append(Overlays(directory, data, pictures, save_maps))
+    return found
 
 
 @contextmanager
@@ -145,7 +149,10 @@ def fit_and_test(
         settings: TrainerSettings = instantiate(cfg.trainer, **PLAIN)
         batches = math.ceil(manifest["counts"]["train"] / cfg.data.batch_size)
         method.steps = settings.steps(batches)
-        settings.prepare(method)
+        if settings.compile:
+            from anomaly_lab.compilation import compile_networks  # noqa: PLC0415 - few runs compile
+
+            compile_networks(method, settings.accelerator())
         trainer = settings.build(directory.path, math.ceil(method.steps / batches), callbacks, loggers)
         siblings, training_hash = directory.path.parent, manifest["training_hash"]
         if not directory.checkpoint.exists() and (trained := finished_training(siblings, training_hash)):

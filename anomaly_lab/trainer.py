@@ -15,8 +15,6 @@ from lightning.pytorch.loggers import Logger
 
 from anomaly_lab.errors import ConfigError
 
-log = logging.getLogger(__name__)
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +93,6 @@ class TrainerSettings:
             num_sanity_val_steps=0,
             limit_val_batches=0,
         )
-
-    def prepare(self, method: L.LightningModule) -> None:
-        """Compile the networks, if that is wanted and this machine can."""
-        if not self.compile:
-            return
-        try:
-            torch.compile(torch.sin)(torch.ones(4, device=self.accelerator()))
-        except Exception as error:  # a missing compiler, library or header: each raises its own
-            log.warning("trainer.compile: torch.compile does not work here (%s); runs uncompiled", type(error).__name__)
-            return
-        torch._dynamo.config.suppress_errors = True  # a network that cannot be compiled runs as it is
-        for network in method.children():
-            network.compile()
 
 
 @final

@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_state(t
         return step(self, batch, batch_idx) * (float("nan") if self.global_step == 3 else 1.0)
 
     monkeypatch.setattr(Draem, "training_step", spoiled)
-    with pytest.raises(RunError, match="the loss is nan at step 3"):
+    with pytest.raises(RunError, match="the loss is nan at step 4"):
         ran(tmp_path, *tiny_draem(tree))
     path = next((tmp_path / "runs").glob("*/*/*/*"))
     assert manifest(path)["status"] == "failed"

@@ -9,16 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import anomaly_lab
-from anomaly_lab.callbacks.training import Guard
+from anomaly_lab import compilation
+from anomaly_lab.callbacks.training import Progress
+from anomaly_lab.compilation import compile_networks
 from anomaly_lab.errors import RunError
 from anomaly_lab.results import RunDirectory
 from anomaly_lab.synthesis.perlin_texture import PerlinTexture
-from anomaly_lab.trainer import TrainerSettings
-from tests.runs import on_tree, ran
+from tests.runs import composed, on_tree, ran
 from tests.trees import defective_image, mvtec_tree
 
 
@@ -87,28 +89,19 @@ def test_the_wait_for_data_is_measured(tree, tmp_path, monkeypatch):
     assert all(wait >= 0 for wait in waits)
 
 
-def test_losses_that_were_read_late_name_their_own_step():
-    guard = Guard(0)
-    guard.unread = [torch.tensor(value) for value in (1.0, float("nan"), 2.0)]
+def test_losses_that_are_read_in_blocks_name_their_own_step(tmp_path):
+    progress = Progress(tmp_path)
+    progress.on_train_start(SimpleNamespace(global_step=0), instantiate(composed("model=variation").model))
+    losses = (1.0, float("nan"), 2.0)
+    progress.unread = [(step, 3, torch.tensor(loss), 1e-4, 2, 0.0) for step, loss in enumerate(losses, 7)]
     with pytest.raises(RunError, match=r"the loss is nan at step 8, epoch 3; lower model\.learning_rate"):
-        guard.on_train_epoch_end(SimpleNamespace(global_step=10, current_epoch=3), None)
+        progress.on_train_epoch_end(None, None)
+    progress.on_train_end(None, None)
+    assert [row.split(",")[0] for row in (tmp_path / "training.csv").read_text().splitlines()] == ["step", "7", "8"]
 
 
-def settings(compiled: bool) -> TrainerSettings:
-    return TrainerSettings(
-        device="cpu",
-        precision="32-true",
-        max_epochs=1,
-        max_steps=-1,
-        step_limit=None,
-        save_minutes=1,
-        deterministic="warn",
-        compile=compiled,
-    )
-
-
-@pytest.mark.parametrize(("wanted", "works", "count"), [(True, True, 2), (True, False, 0), (False, True, 0)])
-def test_networks_are_compiled_where_that_works(wanted, works, count, monkeypatch, caplog):
+@pytest.mark.parametrize(("works", "count"), [(True, 2), (False, 0)])
+def test_networks_are_compiled_where_that_works(works, count, monkeypatch, caplog):
     compiled: list[nn.Module] = []
 
     def broken(function):
@@ -117,9 +110,18 @@ def test_networks_are_compiled_where_that_works(wanted, works, count, monkeypatc
     monkeypatch.setattr(torch, "compile", (lambda function: function) if works else broken)
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))  # noqa: PLW0108 - binds
     with caplog.at_level(logging.WARNING), torch._dynamo.config.patch(suppress_errors=False):
-        settings(wanted).prepare(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
+        compile_networks(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "cpu")
     assert len(compiled) == count
-    assert ("runs uncompiled" in caplog.text) is (wanted and not works)
+    assert ("runs uncompiled" in caplog.text) is not works
+
+
+def test_a_run_is_compiled_only_when_it_is_asked_for(tree, tmp_path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(compilation, "compile_networks", lambda method, device: asked.append(device))
+    ran(tmp_path, *tiny(tree), "trainer=debug")
+    assert asked == []
+    ran(tmp_path, *tiny(tree), "trainer=debug", "trainer.compile=true")
+    assert asked == ["cpu"]
 
 
 @pytest.mark.parametrize("model", ["draem_small", "prff_small"])

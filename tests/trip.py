@@ -1,6 +1,7 @@
 """Print the trip from the command line to the number: every file of ours that a run of ``model=draem`` imports.
 
-The house goal is 1,000 lines, all counted. It is not met; the ceiling keeps the trip from growing until it is.
+Pictures come after the numbers, so the run makes none. The house goal is 1,000 lines, all counted. It is not met; the
+ceiling keeps the trip from growing until it is.
 """
 
 import ast
@@ -8,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-GOAL, CEILING = 1000, 2750
+GOAL, CEILING = 1000, 2700
 
 
 def main() -> None:
@@ -22,7 +23,15 @@ def main() -> None:
         data = ["data=mvtec", f"data.root={root}", "data.category=part", "data.image_size=64", "data.batch_size=2"]
         small = ["model.reconstructive_width=4", "model.discriminative_width=4", "trainer=debug"]
         textures = f"synthesis.textures={temporary}/textures"
-        sys.argv = ["anomaly_lab", "model=draem", *data, *small, textures, f"runs={temporary}/runs"]
+        sys.argv = [
+            "anomaly_lab",
+            "model=draem",
+            *data,
+            *small,
+            textures,
+            f"runs={temporary}/runs",
+            "evaluation.overlays=0",
+        ]
         if command_line():
             sys.exit("the run failed")
     ours = [module for name, module in sys.modules.items() if name.split(".")[0] == "anomaly_lab"]

@@ -2,7 +2,6 @@
 
 import csv
 import logging
-import math
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor
 from tqdm import tqdm
 
 from anomaly_lab.errors import RunError
@@ -27,33 +25,14 @@ READ_EVERY = 32  # steps; to read a value from an accelerator is to wait for it,
 
 @final
 class Guard(L.Callback):
-    """Seeds torch from (seed, epoch) at each epoch start; stops after the last step or a loss that is not finite."""
+    """Seeds torch from (seed, epoch) at each epoch start; stops after the last step."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.unread: list[Tensor] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make whatever is random inside the networks a function of (seed, epoch)."""
         torch.manual_seed(int(np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)[0]))
-
-    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        """Stop before the step that would spoil the weights; on an accelerator, before they are saved."""
-        self.unread.append(loss.detach())
-        if loss.device.type == "cpu" or len(self.unread) == READ_EVERY:
-            self._check(trainer.global_step, trainer.current_epoch)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the rest."""
-        self._check(trainer.global_step - 1, trainer.current_epoch)
-
-    def _check(self, step: int, epoch: int) -> None:
-        losses = torch.stack(self.unread).tolist() if self.unread else []
-        self.unread = []
-        for before, loss in enumerate(losses[::-1]):
-            if not math.isfinite(loss):
-                way_out = "lower model.learning_rate or use trainer.precision=32-true"
-                raise RunError(f"the loss is {loss} at step {step - before}, epoch {epoch}; {way_out}")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -88,7 +67,10 @@ class Saving(Checkpoint):
 
 @final
 class Progress(L.Callback):
-    """Shows step, loss, images/s, the share of waiting for data, the time left; a row a step goes to training.csv."""
+    """Shows step, loss, images/s, the share of waiting for data, the time left; a row a step goes to training.csv.
+
+    It ends a training whose loss is not finite, before that state is saved.
+    """
 
     HEADER = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
 
@@ -140,6 +122,9 @@ class Progress(L.Callback):
         rate, waited = (sum(row[column] for row in self.unread) / seconds for column in (4, 5))
         for (step, epoch, _, learning_rate, _, wait), loss in zip(self.unread, values, strict=True):
             self.writer.writerow((step, epoch, loss, learning_rate, f"{rate:.1f}", f"{wait:.4f}"))
+            if loss in {"nan", "inf", "-inf"}:
+                way_out = "lower model.learning_rate or use trainer.precision=32-true"
+                raise RunError(f"the loss is {loss} at step {step}, epoch {epoch}; {way_out}")
         said = f"loss {float(values[-1]):.4f}, " if values[-1] else ""
         self.bar.set_postfix_str(f"{said}{rate:.0f} images/s, {waited:.0%} waiting for data", refresh=False)
         self.bar.update(len(self.unread))

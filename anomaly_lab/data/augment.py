@@ -4,10 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
-import cv2
 import numpy as np
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.synthesis.augmenters import rotated
 
 
 class Augmentation(ABC):
@@ -35,7 +35,4 @@ class Rotation(Augmentation):
         """Return the turned image, or the image itself."""
         if rng.random() >= self.probability:
             return image
-        height, width = image.shape[:2]
-        centre = ((width - 1) / 2, (height - 1) / 2)
-        turn = cv2.getRotationMatrix2D(centre, rng.uniform(self.low, self.high), 1.0)
-        return cv2.warpAffine(image, turn, (width, height), flags=cv2.INTER_LINEAR)
+        return rotated(image, rng.uniform(self.low, self.high))
