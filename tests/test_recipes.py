@@ -1,17 +1,19 @@
 """One contract for every recipe that is found: a new method is under test the moment its yaml exists."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 
 import anomaly_lab
 from anomaly_lab import config
-from tests.runs import composed, on_tree, options, ran
+from tests.runs import CONF, composed, on_tree, options, ran
 from tests.trees import mvtec_tree
 
 RECIPES = options("model")
@@ -40,6 +42,17 @@ def test_every_recipe_takes_every_synthesis_and_trainer(model, synthesis, traine
 def test_every_recipe_takes_every_data_set(model, data):
     wanted = {"demo": [], "folder": ["data.root=photographs"]}.get(data, ["data.root=x", "data.category=D_A"])
     assert config.validate(composed(f"model={model}", f"data={data}", *wanted))
+
+
+@pytest.mark.parametrize("file", sorted((CONF.parent / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_cell_of_every_experiment_is_a_valid_config(file):
+    params = OmegaConf.load(file).hydra.sweeper.params
+    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    cells = list(itertools.product(*axes))
+    assert len(cells) > 1
+    for cell in cells:
+        wanted = ["data.root=x", "data.category=part"] if "data=mvtec" in cell else []
+        assert config.validate(composed(*cell, *wanted))
 
 
 @pytest.mark.parametrize("model", RECIPES)
