@@ -213,12 +213,24 @@ def _located(target: Any, path: str) -> Any:
 
 
 def _misfit(value: Any, want: Any, path: str) -> ConfigError:
-    wanted = re.sub(r"(\w+\.)+", "", inspect.formatannotation(want))
+    wanted = _in_words(want)
     text = json.dumps(value, ensure_ascii=False, default=str)
     shown = value.get("_target_", "a mapping") if isinstance(value, dict) else text
     as_text = f"""; as text: {path}="'{shown}'\"""" if want is str and isinstance(value, (int, float)) else ""
-    close = difflib.get_close_matches(str(value), re.findall("'(.*?)'", wanted), 1)
+    close = difflib.get_close_matches(str(value), [str(choice) for choice in get_args(want)], 1)
     return ConfigError(f"{path} must be {wanted}, not {shown}{as_text}{f'; did you mean {close[0]}?' if close else ''}")
+
+
+def _in_words(want: Any) -> str:
+    origin, inner = get_origin(want) or want, get_args(want)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, inner))
+    if origin in (list, Sequence, dict, Mapping):
+        return f"a {'list' if len(inner) == 1 else 'mapping'}, each {_in_words(inner[-1])}"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    return names[origin] if origin in names else str(origin.__name__)
 
 
 def _near(word: Any, choices: Iterable[str]) -> str:
