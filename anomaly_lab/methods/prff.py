@@ -32,6 +32,7 @@ class Progressive:
         threshold: m; an image whose score is above goes on to a further pass.
         gate: the score meets m ``once``, after the first pass, or before ``each`` pass; ``open`` sends all on.
         compared: what the discriminator sees beside the latest reconstruction: the ``original`` or the ``previous``.
+        features: whether the fused features are those of the ``last`` pass or of the ``first``.
         kept: the map of the ``last`` pass, or the greatest value of all passes (``max``, not the paper's).
     """
 
@@ -39,6 +40,7 @@ class Progressive:
     threshold: Annotated[float, EVALUATION_ONLY]
     gate: Annotated[Literal["once", "each", "open"], EVALUATION_ONLY]
     compared: Annotated[Literal["original", "previous"], EVALUATION_ONLY]
+    features: Annotated[Literal["last", "first"], EVALUATION_ONLY]
     kept: Annotated[Literal["last", "max"], EVALUATION_ONLY]
 
     def __post_init__(self) -> None:
@@ -122,8 +124,8 @@ class Prff(AnomalyMethod):
 
     def forward(self, image: Tensor) -> Prediction:
         """Score by the anomalous probability after the last pass that an image gets (section 4.1)."""
-        reconstruction, probability = self._reconstruct_and_compare(image, image)
-        result = self.scorer(probability)
+        reconstruction, features = self._reconstruct(image)
+        result = self.scorer(self._compare(reconstruction, image, features))
         how = self.progressive
         suspicious = result.score > how.threshold if how.gate != "open" else torch.ones_like(result.score).bool()
         for _ in range(1, how.iterations):
@@ -134,7 +136,9 @@ class Prff(AnomalyMethod):
                 break
             previous = reconstruction[rows]
             seen = image[rows] if how.compared == "original" else previous
-            again, probability = self._reconstruct_and_compare(previous, seen)
+            again, latest = self._reconstruct(previous)
+            fused = latest if how.features == "last" else [feature[rows] for feature in features]
+            probability = self._compare(again, seen, fused)
             if how.kept == "max":
                 probability = torch.maximum(probability, result.anomaly_map[rows])
             new = self.scorer(probability)
@@ -153,7 +157,8 @@ class Prff(AnomalyMethod):
         """Train both networks together; the segmentation loss reaches the reconstruction, too (GAP 2.8)."""
         source, totals = batch.image, []
         for _ in range(self.trained_iterations):
-            reconstruction, probability = self._reconstruct_and_compare(source, batch.image)
+            reconstruction, features = self._reconstruct(source)
+            probability = self._compare(reconstruction, batch.image, features)
             losses = self.loss(reconstruction, probability, batch)
             totals.append(torch.stack(list(losses.values())).sum())
             source = reconstruction.detach()
@@ -161,22 +166,29 @@ class Prff(AnomalyMethod):
         self.log_dict({"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}})
         return total
 
-    def _reconstruct_and_compare(self, source: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruct ``source``, compare with ``seen``; returns (B, 3, H, W) and the probability (B, H, W)."""
-        source, seen = (x.contiguous(memory_format=self.layout) for x in (source, seen))
-        reconstruction, levels = self.reconstructive(source)
-        features = [reduce(levels[k - 1], seen) for k, reduce in zip(self.layers, self.fusion, strict=True)]
-        logits = self.discriminative(torch.cat([reconstruction, seen, *features], dim=1))
-        return reconstruction, logits.softmax(dim=1)[:, 1]
+    def _reconstruct(self, source: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the reconstruction, (B, 3, H, W), and the features to fuse, (B, feature_channels, H, W) each."""
+        reconstruction, levels = self.reconstructive(source.contiguous(memory_format=self.layout))
+        return reconstruction, [
+            reduce(levels[k - 1], source) for k, reduce in zip(self.layers, self.fusion, strict=True)
+        ]
+
+    def _compare(self, reconstruction: Tensor, seen: Tensor, features: list[Tensor]) -> Tensor:
+        """Return the probability of being anomalous, (B, H, W)."""
+        seen = seen.contiguous(memory_format=self.layout)
+        logits: Tensor = self.discriminative(torch.cat([reconstruction, seen, *features], dim=1))
+        return logits.softmax(dim=1)[:, 1]
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Show each pass, whether an image's gate lets it through or not, as the paper's Figures 4, 5 and 8."""
         shown: dict[str, Tensor] = {}
-        source = image
-        for number in range(1, self.progressive.iterations + 1):
-            seen = image if self.progressive.compared == "original" or number == 1 else source
-            source, probability = self._reconstruct_and_compare(source, seen)
-            shown |= {f"x{number}": source, f"map {number}": probability}
+        features: list[Tensor] = []
+        source, how = image, self.progressive
+        for number in range(1, how.iterations + 1):
+            seen = image if how.compared == "original" or number == 1 else source
+            source, latest = self._reconstruct(source)
+            features = latest if how.features == "last" or number == 1 else features
+            shown |= {f"x{number}": source, f"map {number}": self._compare(source, seen, features)}
         return shown
 
     def configure_optimizers(self) -> Any:
