@@ -27,16 +27,8 @@ NODE = {"_target_": str, "_partial_": bool}
 FOREIGN_TARGETS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 # What makes no other run; a seed makes one, but has its own part in the run directory's name.
 IGNORED = (
-    *(
-        "logger",
-        "trainer.device",
-        "trainer.devices",
-        "trainer.save_minutes",
-        "data.workers",
-        "data.memory_gb",
-        "data.root",
-    ),
-    *("resume", "retry", "tag", "runs", "seed", "synthesis.textures_gb", "data.synthesis.textures_gb"),
+    *("logger", "trainer.device", "trainer.devices", "trainer.save_minutes", "data.workers", "data.memory_gb"),
+    *("data.root", "resume", "retry", "tag", "runs", "seed", "synthesis.textures_gb", "data.synthesis.textures_gb"),
 )
 
 Leaf = tuple[str, Any, bool]  # dotted path, value (a float where one is wanted), whether it acts at evaluation only
@@ -213,12 +205,13 @@ def _located(target: Any, path: str) -> Any:
 
 
 def _misfit(value: Any, want: Any, path: str) -> ConfigError:
-    wanted = _in_words(want)
     text = json.dumps(value, ensure_ascii=False, default=str)
     shown = value.get("_target_", "a mapping") if isinstance(value, dict) else text
     as_text = f"""; as text: {path}="'{shown}'\"""" if want is str and isinstance(value, (int, float)) else ""
     close = difflib.get_close_matches(str(value), [str(choice) for choice in get_args(want)], 1)
-    return ConfigError(f"{path} must be {wanted}, not {shown}{as_text}{f'; did you mean {close[0]}?' if close else ''}")
+    return ConfigError(
+        f"{path} must be {_in_words(want)}, not {shown}{as_text}{f'; did you mean {close[0]}?' if close else ''}"
+    )
 
 
 def _in_words(want: Any) -> str:

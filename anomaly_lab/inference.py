@@ -6,6 +6,7 @@ from typing import final
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -39,7 +40,11 @@ class LoadedRun:
         data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
         data.crop_box = manifest["crop_box"]
         self.geometry = data.geometry()
-        self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all").eval()
+        try:
+            self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all").eval()
+        except InstantiationException as error:
+            made = f"it was made at commit {manifest.get('git_commit')!s:.8}"
+            raise RunError(f"{path}: its config does not fit this version of anomaly_lab; {made}") from error
         load_weights(self.method, directory.checkpoint, manifest["training_hash"])
         self.bf16 = cfg.trainer.precision == "bf16-mixed"
         self.threshold: float | None = directory.metrics().get("threshold")

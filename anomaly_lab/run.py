@@ -122,9 +122,8 @@ def recording(directory: RunDirectory, cfg: DictConfig, identity: dict[str, Any]
         yield manifest
     except Exception as error:
         journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
-        directory.write_json(
-            "manifest.json", {**manifest, "status": "failed", "error": f"{type(error).__name__}: {error}"}
-        )
+        failed = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        directory.write_json("manifest.json", manifest | failed)
         raise
     finally:
         logging.getLogger("anomaly_lab").removeHandler(journal)

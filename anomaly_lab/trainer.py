@@ -41,16 +41,10 @@ class TrainerSettings:
     compile: bool
 
     def accelerator(self) -> str:
-        """Return the device to run on.
-
-        Raises:
-            ConfigError: the device asked for is not there.
-        """
+        """Return the device to run on. ConfigError: the one asked for is not there."""
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True, "auto": True}
         if not there[self.device]:
-            raise ConfigError(
-                f"trainer.device: {self.device} is not available here; give trainer=default or trainer.device=cpu"
-            )
+            raise ConfigError(f"trainer.device: {self.device} is not available here; give trainer=default, or cpu")
         device = ("cuda" if there["cuda"] else "cpu") if self.device == "auto" else self.device
         if self.precision == "16-mixed" and device == "cpu":
             raise ConfigError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed or 32-true")
@@ -78,10 +72,7 @@ class TrainerSettings:
             devices=1,
             precision=self.precision,
             default_root_dir=path,
-            plugins=[
-                LightningEnvironment(),
-                DirectCheckpoints(),
-            ],  # SLURM's would save a state of its own, and go on from it
+            plugins=[LightningEnvironment(), DirectCheckpoints()],  # SLURM's would keep a state of its own
             max_epochs=epochs,
             deterministic={"strict": True, "warn": "warn", "none": False}[self.deterministic],  # type: ignore[arg-type]
             benchmark=self.deterministic == "none",

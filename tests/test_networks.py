@@ -48,7 +48,7 @@ def test_every_level_has_the_published_shape():
     seen = []
     for block in [*reconstructive.encoder, *reconstructive.decoder]:
         block.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape[1:])))
-    reconstruction, levels = reconstructive(torch.rand(1, 3, 64, 64))
+    reconstruction, levels = reconstructive(torch.rand(1, 3, 64, 64), range(1, 10))
     assert reconstruction.shape == (1, 3, 64, 64)
     assert [tuple(level.shape[1:]) for level in levels] == seen
     encoder = [(4, 64, 64), (8, 32, 32), (16, 16, 16), (32, 8, 8), (32, 4, 4)]

@@ -171,10 +171,10 @@ def reference(method: Prff, image: torch.Tensor) -> tuple[torch.Tensor, float]:
     how = method.progressive
 
     def one_pass(source, seen, levels_of=None):
-        reconstruction, levels = method.reconstructive(source)
+        reconstruction, levels = method.reconstructive(source, (3, 5, 8))
         if levels_of is not None:
-            _, levels = method.reconstructive(levels_of)
-        features = [f(levels[k - 1], seen) for k, f in zip((3, 5, 8), method.fusion, strict=True)]
+            _, levels = method.reconstructive(levels_of, (3, 5, 8))
+        features = [f(level, seen) for level, f in zip(levels, method.fusion, strict=True)]
         logits = method.discriminative(torch.cat([reconstruction, seen, *features], 1))
         anomaly_map = logits.softmax(1)[:, 1]
         return reconstruction, anomaly_map
@@ -235,11 +235,76 @@ def test_iterations_gate_and_threshold_need_no_second_training(tmp_path):
     tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
     small = ["model=prff_small", *on_tree(tree), "data.image_size=64", "trainer=debug", "data.batch_size=2"]
     _, first = ran(tmp_path, *small, "model.progressive.iterations=1")
-    for change in ("iterations=3", "threshold=0.1", "gate=each", "compared=previous", "features=first", "kept=max"):
+    for change in ("iterations=3", "kept=max"):  # the second finds two runs with these weights
         _, path = ran(tmp_path, *small, f"model.progressive.{change}")
         assert path != first
         assert f'"trained_in": "{first.name}"' in (path / "manifest.json").read_text(), change
         assert (path / "model.ckpt").samefile(first / "model.ckpt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("progressive.iterations=3", "progressive.threshold=0.1", "progressive.gate=open", "progressive.kept=max"),
+        *("progressive.compared=previous", "progressive.features=first", "scorer.kernel_size=3", "scorer.reduce=mean"),
+    ],
+)
+def test_what_is_marked_as_evaluation_only_changes_no_weight(change):
+    def trained(*overrides: str) -> dict[str, torch.Tensor]:
+        method = built("model=prff_small", *overrides)
+        method.steps, method.log_dict = 2, lambda *_: None
+        optimizer = method.configure_optimizers()["optimizer"]
+        for index in range(2):
+            optimizer.zero_grad()
+            method.training_step(batch(), index).backward()
+            optimizer.step()
+        return method.state_dict()
+
+    plain, changed = trained(), trained(f"model.{change}")
+    assert all(torch.equal(plain[key], changed[key]) for key in plain)
+
+
+def test_a_broken_off_training_with_dropout_and_two_rates_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    drops = ("model.swin_upernet.drop_path_rate=0.3", "model.swin_upernet.dropout=0.3", "synthesis.probability=1")
+    small = ["model=prff_small", *on_tree(tree), "data.image_size=64", "data.batch_size=2", "data.holdout=0", *drops]
+    length = ("trainer.max_steps=8", "trainer.save_minutes=0", "evaluation.overlays=0")
+    _, whole = ran(tmp_path / "whole", *small, *length)
+    step = Prff.training_step
+
+    def breaks(self, batch, index):
+        if self.global_step == 5:
+            raise RuntimeError("the power went")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(Prff, "training_step", breaks)
+    with pytest.raises(RuntimeError, match="the power went"):
+        ran(tmp_path / "broken", *small, *length)
+    monkeypatch.setattr(Prff, "training_step", step)
+    assert len(list(tmp_path.glob("broken/runs/*/*/*/*/resume.ckpt"))) == 1
+    _, resumed = ran(tmp_path / "broken", *small, *length)
+    ours, theirs = (torch.load(path / "model.ckpt", weights_only=True)["state_dict"] for path in (whole, resumed))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("size", [96, 128])
+@torch.no_grad()
+def test_windows_do_not_reach_across_the_border(size):
+    """What changes at the top may change what a window away sees, never the bottom."""
+    torch.manual_seed(0)
+    network = SwinUPerNet(3, 8, [2] * 4, [1] * 4, 4, 0.0, 4, 0.0, "random").eval()
+    image = torch.rand(1, 3, size, size)
+    other = image.clone()
+    other[..., :4, :] += 1
+    changed = []
+    for x in (image, other):
+        levels: list[torch.Tensor] = []
+        hook = network.swin.layers[0].register_forward_hook(lambda _m, _i, out, kept=levels: kept.append(out))
+        assert network(x).shape == (1, 2, size, size)
+        hook.remove()
+        changed.append(levels[0])
+    rows = (changed[0] - changed[1]).abs().amax((0, 2, 3)).nonzero()[:, 0]
+    assert rows.max() < 8
 
 
 def test_a_second_trained_iteration_sees_the_first_ones_output():
@@ -310,6 +375,13 @@ def test_missing_and_misfitting_weights_are_one_line(tmp_path):
         ("model.swin_upernet.depths=[2,2]", "depths"),
         ("model.swin_upernet.num_heads=[3,6,12,24]", "num_heads"),
         ("model.trained_iterations=0", "trained_iterations"),
+        ("model.discriminator_learning_rate=-1", "discriminator_learning_rate"),
+        ("model.discriminator_weight_decay=-1", "discriminator_weight_decay"),
+        ("model.milestones=[80,90]", "milestones"),
+        ("model.gamma=0", "gamma"),
+        ("model.swin_upernet.dropout=2", "dropout"),
+        ("model.swin_upernet.drop_path_rate=-0.5", "drop_path_rate"),
+        ("model.swin_upernet.embed_dim=0", "embed_dim"),
     ],
 )
 def test_bad_values_name_their_key(override, key):

@@ -1,5 +1,6 @@
 """What watches over training: the loss, the wait for data, a full disk, compilation, precision."""
 
+import copy
 import csv
 import logging
 import resource
@@ -15,7 +16,7 @@ from torch import nn
 
 import anomaly_lab
 from anomaly_lab import compilation
-from anomaly_lab.callbacks.training import Progress
+from anomaly_lab.callbacks.training import Guard, Progress
 from anomaly_lab.compilation import compile_networks
 from anomaly_lab.errors import RunError
 from anomaly_lab.results import RunDirectory
@@ -98,6 +99,68 @@ def test_losses_that_are_read_in_blocks_name_their_own_step(tmp_path):
         progress.on_train_epoch_end(None, None)
     progress.on_train_end(None, None)
     assert [row.split(",")[0] for row in (tmp_path / "training.csv").read_text().splitlines()] == ["step", "7", "8"]
+
+
+def test_on_an_accelerator_losses_are_read_in_blocks_and_before_a_save(tmp_path):
+    """A stand-in for its batches: only the device of the images tells."""
+    progress = Progress(tmp_path)
+    method = instantiate(composed("model=draem_small").model, _convert_="all")
+    method.steps = 40
+    trainer = SimpleNamespace(global_step=0, current_epoch=0, optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])])
+    progress.on_train_start(trainer, method)
+    images = type("Images", (), {"device": torch.device("cuda"), "__len__": lambda _: 2})()
+    batch = SimpleNamespace(image=images)
+    written = []
+    for step in range(1, 41):
+        trainer.global_step = step
+        progress.on_train_batch_start(trainer, method, batch, step)
+        progress.on_train_batch_end(trainer, method, {"loss": torch.tensor(float(step))}, batch, step)
+        written.append(len((tmp_path / "training.csv").read_text().splitlines()) - 1)
+    assert written == [0] * 31 + [32] * 9
+    progress.on_train_epoch_end(trainer, method)
+    progress.on_train_end(trainer, method)
+    with (tmp_path / "training.csv").open() as file:
+        assert [(row["step"], float(row["loss"])) for row in csv.DictReader(file)] == [
+            (str(step), float(step)) for step in range(1, 41)
+        ]
+
+
+def test_saving_between_two_epochs_is_no_wait_for_data(tree, tmp_path, monkeypatch):
+    genuine = RunDirectory.replacing
+
+    def slow(self, name):
+        time.sleep(0.3 if name == "resume.ckpt" else 0)
+        return genuine(self, name)
+
+    monkeypatch.setattr(RunDirectory, "replacing", slow)
+    _, path = ran(tmp_path, *tiny(tree), "trainer.max_steps=6", "trainer.save_minutes=0")
+    with (path / "training.csv").open() as file:
+        assert max(float(row["loader_seconds"]) for row in csv.DictReader(file)) < 0.3
+
+
+@pytest.mark.parametrize("saved", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("resumed", [torch.channels_last, torch.contiguous_format])
+def test_a_state_saved_under_another_layout_goes_on_alike(saved, resumed):
+    def made(layout):
+        torch.manual_seed(0)
+        network = nn.Conv2d(4, 6, 3).to(memory_format=layout)
+        return network, torch.optim.AdamW(network.parameters(), 0.01, fused=True)
+
+    def step(network, optimizer):
+        optimizer.zero_grad()
+        (network(torch.linspace(-1, 1, 4 * 64).reshape(1, 4, 8, 8)) ** 2).sum().backward()
+        optimizer.step()
+
+    network, optimizer = made(saved)
+    for _ in range(3):
+        step(network, optimizer)
+    again, its_optimizer = made(resumed)
+    again.load_state_dict(network.state_dict())
+    its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    Guard(0).on_train_start(SimpleNamespace(optimizers=[its_optimizer]), None)
+    step(network, optimizer)
+    step(again, its_optimizer)
+    torch.testing.assert_close(again.weight, network.weight)
 
 
 @pytest.mark.parametrize(("works", "count"), [(True, 2), (False, 0)])

@@ -1,4 +1,4 @@
-"""Print the trip from the command line to the number: every file of ours that a run of ``model=draem`` imports.
+"""Print the trip from the command line to the number: every file of ours that ``model=draem`` imports on the way to it.
 
 Pictures come after the numbers, so the run makes none. The house goal is 1,000 lines, all counted. It is not met; the
 ceiling keeps the trip from growing until it is.

@@ -85,9 +85,8 @@ class Evaluation(L.Callback):
             self._update(self.pixels, rows, prediction.anomaly_map)
 
     def _pixel_count(self) -> int:
-        sizes = (
-            self.data.test.sizes if self.resolution == "original" else [self.data.geometry().size] * len(self.scores)
-        )
+        network = [self.data.geometry().size] * len(self.scores)
+        sizes = self.data.test.sizes if self.resolution == "original" else network
         return sum(height * width for height, width in sizes)
 
     def _update(self, state: Curves, rows: list[int], maps: Tensor) -> None:

@@ -30,6 +30,14 @@ class Guard(L.Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lay out a resumed optimizer's state as its weights lie now: fused kernels walk both as they lie in memory."""
+        for optimizer in trainer.optimizers:
+            for weight, state in optimizer.state.items():
+                for name, value in state.items():
+                    if value.shape == weight.shape:
+                        state[name] = torch.empty_like(weight).copy_(value)
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make whatever is random inside the networks a function of (seed, epoch)."""
         torch.manual_seed(int(np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)[0]))
@@ -72,8 +80,6 @@ class Progress(L.Callback):
     It ends a training whose loss is not finite, before that state is saved.
     """
 
-    HEADER = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
-
     def __init__(self, path: Path) -> None:
         self.file = path / "training.csv"
 
@@ -81,16 +87,20 @@ class Progress(L.Callback):
         """Open both; rows that a killed run wrote after its last saved state are dropped."""
         assert isinstance(pl_module, AnomalyMethod)
         old = list(csv.reader(self.file.read_text().splitlines())) if self.file.exists() else []
-        kept = [row for row in old if row and row[0].isdigit() and 0 < int(row[0]) <= trainer.global_step]
+        begun = trainer.global_step
+        kept = [row for row in old if row and row[0].isdigit() and 0 < int(row[0]) <= begun]
         self.rows = self.file.open("w", newline="", buffering=1)
         self.writer = csv.writer(self.rows)
-        self.writer.writerows([self.HEADER, *kept])
+        header = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
+        self.writer.writerows([header, *kept])
         every = 0.5 if sys.stderr.isatty() else 15.0
-        self.bar = tqdm(
-            total=pl_module.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=every
-        )
+        self.bar = tqdm(total=pl_module.steps, initial=begun, desc="training", unit="step", mininterval=every)
         self.unread: list[tuple[Any, ...]] = []  # step, epoch, loss, learning rate, images, seconds of waiting
         self.clock = self.ended = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What was saved between two epochs is no wait for data."""
+        self.ended = time.monotonic()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -105,8 +115,8 @@ class Progress(L.Callback):
         learned = bool(outputs and trainer.optimizers)  # else there is neither loss nor learning rate
         loss = outputs["loss"].detach() if learned else None
         learning_rate = trainer.optimizers[0].param_groups[0]["lr"] if learned else ""
-        step = (trainer.global_step, trainer.current_epoch)
-        self.unread.append((*step, loss, learning_rate, len(batch.image), self.waited))
+        step, epoch = trainer.global_step, trainer.current_epoch
+        self.unread.append((step, epoch, loss, learning_rate, len(batch.image), self.waited))
         if batch.image.device.type == "cpu" or len(self.unread) == READ_EVERY:
             self._read()
         self.ended = time.monotonic()
@@ -117,9 +127,8 @@ class Progress(L.Callback):
             return
         losses = [row[2] for row in self.unread if row[2] is not None]
         values = [f"{loss:.7g}" for loss in torch.stack(losses).tolist()] if losses else [""] * len(self.unread)
-        now = time.monotonic()
-        seconds, self.clock = max(now - self.clock, 1e-9), now
-        rate, waited = (sum(row[column] for row in self.unread) / seconds for column in (4, 5))
+        before, self.clock = self.clock, time.monotonic()
+        rate, waited = (sum(row[k] for row in self.unread) / max(self.clock - before, 1e-9) for k in (4, 5))
         for (step, epoch, _, learning_rate, _, wait), loss in zip(self.unread, values, strict=True):
             self.writer.writerow((step, epoch, loss, learning_rate, f"{rate:.1f}", f"{wait:.4f}"))
             if loss in {"nan", "inf", "-inf"}:

@@ -28,8 +28,7 @@ class Rotation(Augmentation):
     def __init__(self, probability: float, degrees: Sequence[float]) -> None:
         if len(degrees) != 2:
             raise ConfigError(f"data.augment.degrees: {list(degrees)} is no range; give [low, high]")
-        self.probability = probability
-        self.low, self.high = degrees
+        self.probability, (self.low, self.high) = probability, degrees
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the turned image, or the image itself."""

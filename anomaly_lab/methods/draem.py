@@ -10,7 +10,7 @@ from torch import Tensor
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.nn.losses import draem_loss
-from anomaly_lab.nn.schedules import stepped_adam
+from anomaly_lab.nn.schedules import check_schedule, stepped_adam
 from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.scoring import Scorer
 from anomaly_lab.types import Prediction, TrainBatch
@@ -47,8 +47,9 @@ class Draem(AnomalyMethod):
         scorer: Scorer,
     ) -> None:
         super().__init__()
-        if min(reconstructive_width, discriminative_width) < 1 or learning_rate <= 0:
-            raise ConfigError("model.reconstructive_width, discriminative_width and learning_rate must be above 0")
+        if min(reconstructive_width, discriminative_width) < 1:
+            raise ConfigError("model.reconstructive_width and model.discriminative_width must be at least 1")
+        check_schedule((learning_rate,), warmup, milestones, gamma)
         self.reconstructive = ReconstructiveNetwork(reconstructive_width)
         self.discriminative = DiscriminativeNetwork(6, discriminative_width)
         self.layout = fast_layout(reconstructive_width)

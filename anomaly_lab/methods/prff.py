@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.nn.losses import draem_loss
-from anomaly_lab.nn.schedules import stepped_adam
+from anomaly_lab.nn.schedules import check_schedule, stepped_adam
 from anomaly_lab.nn.swin_upernet import SwinUPerNet
 from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.scoring import Scorer
@@ -52,7 +52,8 @@ class Progressive:
 class Prff(AnomalyMethod):
     """DRAEM with fused features, a transformer to compare by, and progressive reconstruction.
 
-    With ``fusion`` off, the U-Net and one iteration it is DRAEM, to the bit.
+    With ``fusion`` off, the U-Net and one iteration it is DRAEM, to the bit, if rates, batches and synthesis are too.
+    The discriminator sees [reconstruction, image, features] in DRAEM's order; another order is another numbering only.
 
     Args:
         reconstructive_width: channels of the first level of the reconstruction network (methods 2.1: 128).
@@ -94,11 +95,12 @@ class Prff(AnomalyMethod):
         scorer: Scorer,
     ) -> None:
         super().__init__()
-        if min(reconstructive_width, feature_channels, trained_iterations) < 1 or learning_rate <= 0:
-            names = "reconstructive_width, feature_channels, trained_iterations and learning_rate"
-            raise ConfigError(f"model: {names} must be above 0")
+        if min(reconstructive_width, feature_channels, trained_iterations) < 1 or discriminator_weight_decay < 0:
+            names = "reconstructive_width, feature_channels and trained_iterations must be at least 1"
+            raise ConfigError(f"model: {names}, discriminator_weight_decay at least 0")
         if fusion and (not feature_layers or not set(feature_layers) <= set(range(1, 10))):
             raise ConfigError(f"model.feature_layers: {list(feature_layers)}; the network has the levels 1 to 9")
+        check_schedule((learning_rate, discriminator_learning_rate), warmup, milestones, gamma)
         layers = list(feature_layers) if fusion else []
         self.reconstructive = ReconstructiveNetwork(reconstructive_width)
         make = unet if discriminator == "unet" else swin_upernet
@@ -130,8 +132,8 @@ class Prff(AnomalyMethod):
         suspicious = result.score > how.threshold if how.gate != "open" else torch.ones_like(result.score).bool()
         for _ in range(1, how.iterations):
             # Only suspicious images are computed again; but an exported graph cannot choose, so there all are.
-            exporting = torch.compiler.is_compiling()
-            rows = torch.arange(len(image), device=image.device) if exporting else suspicious.nonzero()[:, 0]
+            exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+            rows = torch.arange(image.shape[0], device=image.device) if exporting else suspicious.nonzero()[:, 0]
             if not len(rows):
                 break
             previous = reconstruction[rows]
@@ -155,23 +157,21 @@ class Prff(AnomalyMethod):
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """Train both networks together; the segmentation loss reaches the reconstruction, too (GAP 2.8)."""
-        source, totals = batch.image, []
+        source, passes = batch.image, []
         for _ in range(self.trained_iterations):
             reconstruction, features = self._reconstruct(source)
             probability = self._compare(reconstruction, batch.image, features)
-            losses = self.loss(reconstruction, probability, batch)
-            totals.append(torch.stack(list(losses.values())).sum())
+            passes.append(self.loss(reconstruction, probability, batch))
             source = reconstruction.detach()
-        total = torch.stack(totals).mean()
+        losses = {name: torch.stack([one[name] for one in passes]).mean() for name in passes[0]}
+        total = torch.stack(list(losses.values())).sum()
         self.log_dict({"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}})
         return total
 
     def _reconstruct(self, source: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the reconstruction, (B, 3, H, W), and the features to fuse, (B, feature_channels, H, W) each."""
-        reconstruction, levels = self.reconstructive(source.contiguous(memory_format=self.layout))
-        return reconstruction, [
-            reduce(levels[k - 1], source) for k, reduce in zip(self.layers, self.fusion, strict=True)
-        ]
+        reconstruction, levels = self.reconstructive(source.contiguous(memory_format=self.layout), self.layers)
+        return reconstruction, [reduce(level, source) for level, reduce in zip(levels, self.fusion, strict=True)]
 
     def _compare(self, reconstruction: Tensor, seen: Tensor, features: list[Tensor]) -> Tensor:
         """Return the probability of being anomalous, (B, H, W)."""

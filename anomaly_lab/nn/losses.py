@@ -31,7 +31,7 @@ def ssim(x: Tensor, y: Tensor, value_range: Literal["unit", "guessed"]) -> Tenso
 def _windowed(values: Tensor) -> Tensor:
     """Return the weighted mean around each pixel of (..., H, W) values, zeros beyond the border.
 
-    As two products with banded matrices, which take a quarter of the time of depthwise convolutions on a CPU.
+    As two products with banded matrices: at 128 px a CPU needs half the time of depthwise convolutions.
     """
     rows, columns = (_band(side, values) for side in values.shape[-2:])
     return rows @ (values @ columns)
@@ -42,8 +42,7 @@ def _band(side: int, like: Tensor) -> Tensor:
     place = torch.arange(side, dtype=like.dtype, device=like.device)
     distance = (place[:, None] - place).abs()
     weights = torch.exp(-(distance**2) / (2 * 1.5**2)) * (distance <= 5)
-    line = torch.arange(-5, 6, dtype=like.dtype, device=like.device)
-    return weights / torch.exp(-(line**2) / (2 * 1.5**2)).sum()
+    return weights / torch.exp(-(torch.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2)).sum()
 
 
 def focal_loss(probability: Tensor, mask: Tensor, gamma: float) -> Tensor:

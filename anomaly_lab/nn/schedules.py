@@ -7,6 +7,8 @@ from typing import Any
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from anomaly_lab.errors import ConfigError
+
 
 def stepped_adam(
     groups: Sequence[dict[str, Any]], steps: int, warmup: float, milestones: Sequence[float], gamma: float
@@ -19,6 +21,16 @@ def stepped_adam(
     optimizer = AdamW(groups, weight_decay=0.0, fused=True)  # without decay AdamW is Adam
     rate = partial(stepped_rate, steps, warmup, milestones, gamma)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
+
+
+def check_schedule(rates: Sequence[float], warmup: float, milestones: Sequence[float], gamma: float) -> None:
+    """Raise ConfigError for a value that would train upwards, or never decay as it seems to."""
+    if min(rates) <= 0 or gamma <= 0:
+        raise ConfigError("model.learning_rate, model.discriminator_learning_rate and model.gamma must be above 0")
+    if not all(0 <= share <= 1 for share in (warmup, *milestones)):
+        raise ConfigError(
+            f"model.warmup={warmup}, model.milestones={list(milestones)}: give shares of all steps, 0 to 1"
+        )
 
 
 def stepped_rate(steps: int, warmup: float, milestones: Sequence[float], gamma: float, step: int) -> float:

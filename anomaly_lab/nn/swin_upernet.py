@@ -8,7 +8,7 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate, pad
 
 from anomaly_lab.errors import ConfigError
 
@@ -18,10 +18,11 @@ POOLS = (1, 2, 3, 6)
 
 @final
 class SwinUPerNet(nn.Module):
-    """A segmentation network; (B, channels, H, W) to (B, 2, H, W) float32 logits, H and W multiples of 32.
+    """A segmentation network; (B, channels, H, W) to (B, 2, H, W) float32 logits.
 
     The published sizes (Sensors 2023, 23, 8750, section 5.1.3) have 86.8 M parameters in the encoder, 187.7 M with the
-    depths as printed; the head has 33.2 M at 512 channels. Windows that do not divide a level are padded.
+    depths as printed; the head has 33.2 M at 512 channels. Images that windows do not divide are padded first; timm
+    would pad after it shifts, and windows would reach across the border.
 
     Args:
         channels: of the input.
@@ -51,6 +52,8 @@ class SwinUPerNet(nn.Module):
         super().__init__()
         if len(depths) != 4 or len(num_heads) != 4 or min(*depths, *num_heads, window_size, head_channels) < 1:
             raise ConfigError("model.swin_upernet: depths and num_heads have four entries each, and none is below 1")
+        if not (0 <= drop_path_rate < 1 and 0 <= dropout < 1) or embed_dim < 1:
+            raise ConfigError("model.swin_upernet: drop_path_rate and dropout lie in [0, 1), embed_dim is at least 1")
         if any(embed_dim * 2**level % heads for level, heads in enumerate(num_heads)):
             raise ConfigError(
                 f"model.swin_upernet.num_heads: {list(num_heads)} must divide {embed_dim} x 1, 2, 4 and 8"
@@ -74,10 +77,13 @@ class SwinUPerNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of normal and anomalous; the classifier runs in float32 under mixed precision."""
-        levels = self.swin.forward_intermediates(x, intermediates_only=True)
+        height, width = x.shape[2:]
+        step = 16 * self.window_size  # the third level is the last whose windows shift
+        padded = pad(x, (0, -width % step, 0, -height % step))
+        levels = self.swin.forward_intermediates(padded, intermediates_only=True)
         pairs = zip(self.norms, levels, strict=True)
         normed = [norm(level.movedim(1, -1)).movedim(-1, 1) for norm, level in pairs]  # type: ignore[attr-defined]
-        return interpolate(self.head(normed), size=x.shape[2:], mode="bilinear")
+        return interpolate(self.head(normed), size=padded.shape[2:], mode="bilinear")[..., :height, :width]
 
     def load_pretrained(self) -> None:
         """Give the encoder the weights that were asked for.

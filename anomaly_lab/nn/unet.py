@@ -1,5 +1,6 @@
 """The two networks of DRAEM (Zavrtanik, Kristan, Skočaj, ICCV 2021), layer by layer as in the authors' code."""
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -42,14 +43,16 @@ class ReconstructiveNetwork(nn.Module):
         self.decoder = nn.ModuleList([double_conv(a, a, b) for a, b in sides])
         self.out = nn.Conv2d(w, 3, 3, padding=1)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the reconstruction, near [0, 1] but unbounded, and what each of the nine levels gave."""
-        levels = [self.encoder[0](image)]
-        for block in self.encoder[1:]:
-            levels.append(block(nn.functional.max_pool2d(levels[-1], 2)))
-        for up, block in zip(self.ups, self.decoder, strict=True):
-            levels.append(block(up(levels[-1])))
-        return self.out(levels[-1]), levels
+    def forward(self, image: Tensor, wanted: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
+        """Return the reconstruction, near [0, 1] but unbounded, and the outputs of the wanted levels, from 1 to 9."""
+        x, kept = image, dict[int, Tensor]()
+        for number, block in enumerate(self.encoder, 1):
+            x = block(x if number == 1 else nn.functional.max_pool2d(x, 2))
+            kept |= {number: x} if number in wanted else {}
+        for number, (up, block) in enumerate(zip(self.ups, self.decoder, strict=True), 6):
+            x = block(up(x))
+            kept |= {number: x} if number in wanted else {}
+        return self.out(x), [kept[number] for number in wanted]
 
 
 @final

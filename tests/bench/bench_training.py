@@ -96,4 +96,6 @@ if __name__ == "__main__":
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     there = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     default = (256, 8) if there.type == "cuda" else (128, 2)
-    main(*([int(value) for value in sys.argv[1:3]] if sys.argv[2:] else default), device=there)
+    torch.backends.cudnn.benchmark = True  # trainer=gpu_bf16 sets it; the peer gets it, too
+    given = [int(value) for value in sys.argv[1:3]]
+    main(*given, *default[len(given) :], device=there)
