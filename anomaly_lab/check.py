@@ -248,4 +248,7 @@ def listing(findings: list[Finding]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        print(f"{__doc__}\nAll keys of a data set: python -m anomaly_lab --help data=NAME")
+        sys.exit()
     sys.exit(main(check))

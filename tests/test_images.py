@@ -87,6 +87,7 @@ def test_eight_bit_is_read_as_it_is(tmp_path, suffix, array):
     assert image.dtype == np.uint8
     assert image.flags.writeable
     assert np.array_equal(image, array if array.ndim == 3 else np.stack([array] * 3, axis=2))
+    assert np.array_equal(read_image(str(tmp_path / f"a.{suffix}")), image)
 
 
 def test_jpeg_is_what_pil_decodes(tmp_path):

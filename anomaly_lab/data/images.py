@@ -78,8 +78,9 @@ class Geometry:
         return Placement(Box(*map(int, source)), Box(*map(int, target)))
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Return an upright (H, W, 3) uint8 RGB image. DataError: missing, cut off, huge, no image, beyond its range."""
+    path = Path(path)
     with _named(path):
         values = _decode(path)
         if values.dtype != np.uint8:
