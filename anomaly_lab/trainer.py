@@ -65,8 +65,8 @@ class TrainerSettings:
         Lightning's own max_steps is not used: a state saved at an epoch's end resumes inexactly with it (2.6.6).
         """
         logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-        # Lightning advises on workers and logging intervals; both are decided by the recipe.
-        warnings.filterwarnings("ignore", module="lightning")
+        # Both advise on workers, Lightning on logging intervals, too; these are decided by the recipe.
+        warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
         return L.Trainer(
             accelerator=self.accelerator(),
             devices=1,
