@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from anomaly_lab.checkpoints import load_weights
 from anomaly_lab.data.base import AnomalyDataModule
@@ -40,6 +40,7 @@ class LoadedRun:
         data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
         data.crop_box = manifest["crop_box"]
         self.geometry = data.geometry()
+        _start_at_random(cfg.model)
         try:
             self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all").eval()
         except InstantiationException as error:
@@ -72,3 +73,12 @@ class LoadedRun:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
         return as_tensor(resize_image(array, self.geometry.place(array.shape[:2]), self.geometry.size))
+
+
+def _start_at_random(node: DictConfig) -> None:
+    """Ask for no pretrained weights, whose file may be gone: those of the run replace them."""
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            _start_at_random(value)
+        elif key == "weights":
+            node[key] = "random"

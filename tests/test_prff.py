@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+import anomaly_lab
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.prff import Prff, Reduction
 from anomaly_lab.nn.swin_upernet import SwinUPerNet, UPerNetHead
@@ -357,13 +358,22 @@ def test_pretrained_weights_inflate_the_first_convolution(tmp_path, monkeypatch)
 
 
 def test_missing_and_misfitting_weights_are_one_line(tmp_path):
-    network = SwinUPerNet(15, 8, [1] * 4, [1] * 4, 2, 0.0, 4, 0.0, str(tmp_path / "none.pth"))
+    arguments = (15, 8, [1] * 4, [1] * 4, 2, 0.0, 4, 0.0, str(tmp_path / "none.pth"))
     with pytest.raises(ConfigError, match=r"model\.swin_upernet\.weights: no file"):
-        network.load_pretrained()
+        SwinUPerNet(*arguments)
     torch.save({"a": torch.ones(1)}, tmp_path / "none.pth")
+    network = SwinUPerNet(*arguments)
     with pytest.raises(ConfigError, match=r"weights: .*none\.pth cannot be used") as error:
         network.load_pretrained()
     assert "\n" not in str(error.value)
+
+
+def test_a_run_loads_when_its_pretrained_file_is_gone(tmp_path):
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    _, path = ran(tmp_path, "model=prff_small", *on_tree(tree), "data.image_size=64", "trainer=debug")
+    text = (path / "config.yaml").read_text()
+    (path / "config.yaml").write_text(text.replace("weights: random", "weights: /gone.pth"))
+    assert anomaly_lab.load(path).method.discriminative.weights == "random"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ class SwinUPerNet(nn.Module):
             raise ConfigError("model.swin_upernet: depths and num_heads have four entries each, and none is below 1")
         if not (0 <= drop_path_rate < 1 and 0 <= dropout < 1) or embed_dim < 1:
             raise ConfigError("model.swin_upernet: drop_path_rate and dropout lie in [0, 1), embed_dim is at least 1")
+        if weights not in {"random", "imagenet"} and not Path(weights).is_file():
+            raise ConfigError(f"model.swin_upernet.weights: no file {weights}; give random, imagenet or a FILE")
         if any(embed_dim * 2**level % heads for level, heads in enumerate(num_heads)):
             raise ConfigError(
                 f"model.swin_upernet.num_heads: {list(num_heads)} must divide {embed_dim} x 1, 2, 4 and 8"
@@ -93,8 +95,6 @@ class SwinUPerNet(nn.Module):
         """
         if self.weights == "random":
             return
-        if self.weights != "imagenet" and not Path(self.weights).is_file():
-            raise ConfigError(f"model.swin_upernet.weights: no file {self.weights}; give random, imagenet or a FILE")
         overlay = {} if self.weights == "imagenet" else {"file": self.weights}
         swin = self.swin
         try:
