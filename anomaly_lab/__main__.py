@@ -11,8 +11,7 @@ from pathlib import Path
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_lab.errors import ConfigError, UserError
@@ -22,21 +21,22 @@ ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # in a wheel;
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def train_and_test(cfg: DictConfig) -> None:
-    """Do a run."""
+def train_and_test(cfg: DictConfig) -> dict[str, float]:
+    """Do a run; return its metrics."""
     from anomaly_lab.run import run  # noqa: PLC0415 - it brings torch, which --help can do without
 
-    run(cfg)
+    return run(cfg)
 
 
-def main(work: Callable[[DictConfig], None] = train_and_test) -> int:
+def main(work: Callable[[DictConfig], dict[str, float] | None] = train_and_test) -> int:
     """Do the work with what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    codes = [0]
+    codes, cells = [0], []
 
     def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
+        cells.append((HydraConfig.get().overrides.task, found := dict[str, float]()))
         try:
-            work(cfg)
+            found.update(work(cfg) or {})
         except Exception as error:
             codes.append(report(error))  # caught here: the other jobs of a sweep go on
         finally:
@@ -45,10 +45,14 @@ def main(work: Callable[[DictConfig], None] = train_and_test) -> int:
     try:
         prepare()
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(job)()
+        if any(metrics for _, metrics in cells[1:]):
+            from anomaly_lab.sweeps import table  # noqa: PLC0415 - most runs do without
+
+            print(table(cells))
     except (ConfigError, KeyboardInterrupt, SystemExit) as error:
         codes.append(report(error))
     except Exception as error:
-        from anomaly_lab.explain import explain  # noqa: PLC0415 - most runs do without
+        from anomaly_lab.explain import explain  # noqa: PLC0415 - as above
 
         line = ConfigError(explain(error))
         line.__cause__ = error
@@ -58,7 +62,11 @@ def main(work: Callable[[DictConfig], None] = train_and_test) -> int:
 
 def prepare() -> None:
     """Check the arguments, quote their paths, and make the folder experiments/ a config group."""
-    sys.argv[1:] = [keep_path(argument) for argument in sys.argv[1:]]
+    plain = r"-\w|--[\w-]+|[+\w.@/]+=[A-Za-z0-9_/][A-Za-z0-9_/-]*"  # Hydra reads these as they are
+    if not all(re.fullmatch(plain, argument) for argument in sys.argv[1:]):
+        from anomaly_lab.explain import keep_path  # noqa: PLC0415 - as above
+
+        sys.argv[1:] = [keep_path(argument) for argument in sys.argv[1:]]
     parser = get_args_parser()
     parser.exit_on_error = False
     options, unknown = parser.parse_known_args()
@@ -91,23 +99,6 @@ def report(error: BaseException) -> int:
     else:
         traceback.print_exception(error)
     return 1
-
-
-def keep_path(argument: str) -> str:
-    """Quote the value of ``key=value`` if it is a path on this disk that Hydra's grammar would reject or change."""
-    key, _, value = argument.partition("=")
-    path = Path(value).expanduser() if value.startswith("~/") else value
-    if argument.startswith("-") or not os.path.lexists(path):
-        return argument
-    try:
-        read = OverridesParser.create().parse_override(argument).value()
-        if read is None or isinstance(read, (int, float)) or (read == value and "${" not in value):
-            return argument
-    except HydraException:
-        pass
-    from anomaly_lab.explain import quoted  # noqa: PLC0415 - as above
-
-    return quoted(key, str(path))
 
 
 if __name__ == "__main__":

@@ -221,7 +221,7 @@ def _in_words(want: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(_in_words, inner))
     if origin in (list, Sequence, dict, Mapping):
-        return f"a {'list' if len(inner) == 1 else 'mapping'}, each {_in_words(inner[-1])}"
+        return f"a {'list' if len(inner) == 1 else 'mapping'} of {_in_words(inner[-1]).removeprefix('a ')}s"
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
     return names[origin] if origin in names else str(origin.__name__)
 

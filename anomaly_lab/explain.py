@@ -1,12 +1,15 @@
 """What to say of a command line that cannot be composed, and how to write a text that Hydra would read otherwise."""
 
 import difflib
+import os
 import re
 import shlex
 import sys
+from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 
@@ -14,6 +17,21 @@ def quoted(key: str, text: str) -> str:
     """Return the override that sets a key to this very text."""
     text = re.sub(r"(\\*)\$\{", lambda found: f"{found[1]}{found[1]}\\${{", text)  # else an interpolation
     return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
+
+
+def keep_path(argument: str) -> str:
+    """Quote the value of ``key=value`` if it is a path on this disk that Hydra's grammar would reject or change."""
+    key, _, value = argument.partition("=")
+    path = Path(value).expanduser() if value.startswith("~/") else value
+    if argument.startswith("-") or not os.path.lexists(path):
+        return argument
+    try:
+        read = OverridesParser.create().parse_override(argument).value()
+        if read is None or isinstance(read, (int, float)) or (read == value and "${" not in value):
+            return argument
+    except HydraException:
+        pass
+    return quoted(key, str(path))
 
 
 def explain(error: Exception) -> str:

@@ -40,7 +40,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     What a user can get wrong fails before the run directory exists.
     """
     config.validate(cfg)
-    device = instantiate(cfg.trainer, **PLAIN).accelerator()
+    settings: TrainerSettings = instantiate(cfg.trainer, **PLAIN)
+    device, _ = settings.accelerator(), settings.steps(1)
     instantiate(cfg.logger, **PLAIN)
     data: AnomalyDataModule = instantiate(cfg.data, **PLAIN)
     if "/" in cfg.tag or not 0 <= cfg.seed < 2**32:
@@ -158,6 +159,7 @@ def fit_and_test(
             manifest["trained_in"] = trained.manifest().get("trained_in", trained.path.name)
             directory.write_json("manifest.json", manifest)
             directory.take_weights(trained)
+            log.info("trains nothing: takes the weights of %s", trained.path)
         if directory.checkpoint.exists():
             load_weights(method, directory.checkpoint, training_hash)
         else:
@@ -172,9 +174,9 @@ def train(
 ) -> None:
     """Fit from the start or from the last saved state; the last weights are the weights."""
     resume = directory.resume_checkpoint if directory.resume_checkpoint.exists() else None
+    log.info("trains from the start" if resume is None else f"goes on from {resume}")
     if resume is not None:
         read_checkpoint(resume, training_hash)
-        log.info("continues from %s", resume)
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
     with directory.replacing(directory.checkpoint.name) as path, path.open("wb") as file:
         torch.save({"state_dict": method.state_dict(), "training_hash": training_hash}, file)

@@ -44,7 +44,7 @@ class TrainerSettings:
         """Return the device to run on. ConfigError: the one asked for is not there."""
         there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True, "auto": True}
         if not there[self.device]:
-            raise ConfigError(f"trainer.device: {self.device} is not available here; give trainer=default, or cpu")
+            raise ConfigError(f"trainer.device: {self.device} is not available here; give trainer.device=cpu")
         device = ("cuda" if there["cuda"] else "cpu") if self.device == "auto" else self.device
         if self.precision == "16-mixed" and device == "cpu":
             raise ConfigError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed or 32-true")

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from anomaly_lab import __main__ as cli
 from anomaly_lab.errors import ConfigError, DataError
+from anomaly_lab.explain import keep_path
 
 CHECKOUT = Path(__file__).parent.parent
 NASTY = [
@@ -288,7 +289,7 @@ def test_the_path_of_an_existing_folder_arrives_as_it_is(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     for path in (name, str(tmp_path / name)):
         Path(path).mkdir(parents=True, exist_ok=True)
-        override = OverridesParser.create().parse_override(cli.keep_path(f"data.root={path}"))
+        override = OverridesParser.create().parse_override(keep_path(f"data.root={path}"))
         again = OverridesParser.create().parse_override(
             f"data.root={override.get_value_element_as_str()}"
         )  # a sweep's job
@@ -319,14 +320,14 @@ def test_a_file_that_happens_to_have_a_values_name_changes_nothing(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     for name in ("1", "null", "demo", "0.5", "--help"):
         (tmp_path / name).touch()
-    assert cli.keep_path(argument) == argument
+    assert keep_path(argument) == argument
 
 
 def test_the_tilde_is_the_home_folder(tmp_path, monkeypatch):
     (tmp_path / "a,b").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cli.keep_path("data.root=~/a,b") == f"data.root='{tmp_path}/a,b'"
-    assert cli.keep_path("data.root=~/nothing") == "data.root=~/nothing"
+    assert keep_path("data.root=~/a,b") == f"data.root='{tmp_path}/a,b'"
+    assert keep_path("data.root=~/nothing") == "data.root=~/nothing"
 
 
 def test_help_shows_groups_and_config_imports_no_torch_and_writes_nothing(tmp_path):

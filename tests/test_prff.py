@@ -325,12 +325,12 @@ def test_the_strip_shows_every_pass(method):
     method.progressive = dataclasses.replace(method.progressive, iterations=3, gate="once", compared="original")
     with torch.no_grad():
         panels = method.panels(images())
-    assert list(panels) == ["x1", "map 1", "x2", "map 2", "x3", "map 3"]
-    assert panels["x2"].shape == (5, 3, 64, 64)
+    assert list(panels) == [f"{name} {n}" for n in (1, 2, 3) for name in ("reconstruction", "map")]
+    assert panels["reconstruction 2"].shape == (5, 3, 64, 64)
     assert panels["map 3"].shape == (5, 64, 64)
     with torch.no_grad():
-        again, _ = method.reconstructive(panels["x1"])
-    torch.testing.assert_close(panels["x2"], again, atol=2e-3, rtol=0)
+        again, _ = method.reconstructive(panels["reconstruction 1"])
+    torch.testing.assert_close(panels["reconstruction 2"], again, atol=2e-3, rtol=0)
 
 
 def test_pretrained_weights_inflate_the_first_convolution(tmp_path, monkeypatch):

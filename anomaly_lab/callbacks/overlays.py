@@ -70,8 +70,10 @@ class Overlays(L.Callback):
                 name: uint8(value) if value.ndim == 3 else colour(value.numpy(), low, high)
                 for name, value in drawn.items()
             }
-            panels |= {f"map {low:.3g}..{high:.3g}": heat, "ground truth": outline(picture, self.data.test.masks[row])}
             record = self.data.test.records[row]
+            truth = "ground truth" if record.label else "ground truth: no defect"
+            panels |= {f"map: dark {low:.3g}, bright {high:.3g}": heat}
+            panels |= {truth: outline(picture, self.data.test.masks[row])}
             stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}"[:100])
             title = f"{kind}  {record.defect}/{record.image.name}  score {self.scores[row]:.4g}{limit}"
             with self.directory.replacing(f"maps/{position:02d}-{kind}-{stem}.png") as file:
@@ -82,12 +84,12 @@ def choose(scores: np.ndarray, labels: np.ndarray, count: int) -> list[tuple[str
     """Return (kind, row) of the pictures: misses first, then hits; no row twice."""
     order = np.argsort(scores, kind="stable")
     anomalous, normal = order[labels[order]].tolist(), order[~labels[order]][::-1].tolist()
-    missed = [("missed", row) for row in anomalous[: len(anomalous) // 2]]
-    false = [("false", row) for row in normal]
+    missed = [("lowest-defective", row) for row in anomalous[: len(anomalous) // 2]]
+    false = [("highest-good", row) for row in normal]
     misses = [pair for both in zip(missed, false, strict=False) for pair in both] or missed or false
     misses = misses[: count // 2]
-    hits = [row for row in anomalous[::-1] if ("missed", row) not in misses]
-    return misses + [("hit", row) for row in hits[: count - len(misses)]]
+    hits = [row for row in anomalous[::-1] if ("lowest-defective", row) not in misses]
+    return misses + [("highest-defective", row) for row in hits[: count - len(misses)]]
 
 
 def uint8(image: torch.Tensor) -> np.ndarray:

@@ -105,8 +105,9 @@ class Progress(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Take the time that the loader let the device wait."""
+        """Take the time that the loader let the device wait, and the first group's rate of the step to come."""
         self.waited = time.monotonic() - self.ended
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else ""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -114,9 +115,8 @@ class Progress(L.Callback):
         """Advance by a step."""
         learned = bool(outputs and trainer.optimizers)  # else there is neither loss nor learning rate
         loss = outputs["loss"].detach() if learned else None
-        learning_rate = trainer.optimizers[0].param_groups[0]["lr"] if learned else ""
         step, epoch = trainer.global_step, trainer.current_epoch
-        self.unread.append((step, epoch, loss, learning_rate, len(batch.image), self.waited))
+        self.unread.append((step, epoch, loss, self.rate, len(batch.image), self.waited))
         if batch.image.device.type == "cpu" or len(self.unread) == READ_EVERY:
             self._read()
         self.ended = time.monotonic()

@@ -49,7 +49,7 @@ class Draem(AnomalyMethod):
         super().__init__()
         if min(reconstructive_width, discriminative_width) < 1:
             raise ConfigError("model.reconstructive_width and model.discriminative_width must be at least 1")
-        check_schedule((learning_rate,), warmup, milestones, gamma)
+        check_schedule({"learning_rate": learning_rate}, warmup, milestones, gamma)
         self.reconstructive = ReconstructiveNetwork(reconstructive_width)
         self.discriminative = DiscriminativeNetwork(6, discriminative_width)
         self.layout = fast_layout(reconstructive_width)

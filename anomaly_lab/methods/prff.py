@@ -3,6 +3,7 @@
 Sensors 2023, 23(21), 8750. Sections, figures and tables below are that paper's.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,8 @@ from anomaly_lab.nn.swin_upernet import SwinUPerNet
 from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.scoring import Scorer
 from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch
+
+log = logging.getLogger(__name__)
 
 
 @final
@@ -46,6 +49,8 @@ class Progressive:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise ConfigError(f"model.progressive.iterations: {self.iterations}; give at least 1")
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"model.progressive.threshold: {self.threshold}; scores are probabilities, 0 to 1")
 
 
 @final
@@ -95,12 +100,16 @@ class Prff(AnomalyMethod):
         scorer: Scorer,
     ) -> None:
         super().__init__()
-        if min(reconstructive_width, feature_channels, trained_iterations) < 1 or discriminator_weight_decay < 0:
-            names = "reconstructive_width, feature_channels and trained_iterations must be at least 1"
-            raise ConfigError(f"model: {names}, discriminator_weight_decay at least 0")
+        counts = {"reconstructive_width": reconstructive_width, "feature_channels": feature_channels}
+        for name, count in {**counts, "trained_iterations": trained_iterations}.items():
+            if count < 1:
+                raise ConfigError(f"model.{name}: {count}; give at least 1")
+        if discriminator_weight_decay < 0:
+            raise ConfigError(f"model.discriminator_weight_decay: {discriminator_weight_decay} must not be below 0")
         if fusion and (not feature_layers or not set(feature_layers) <= set(range(1, 10))):
             raise ConfigError(f"model.feature_layers: {list(feature_layers)}; the network has the levels 1 to 9")
-        check_schedule((learning_rate, discriminator_learning_rate), warmup, milestones, gamma)
+        rates = {"learning_rate": learning_rate, "discriminator_learning_rate": discriminator_learning_rate}
+        check_schedule(rates, warmup, milestones, gamma)
         layers = list(feature_layers) if fusion else []
         self.reconstructive = ReconstructiveNetwork(reconstructive_width)
         make = unet if discriminator == "unet" else swin_upernet
@@ -118,11 +127,28 @@ class Prff(AnomalyMethod):
         self.discriminator = {"lr": discriminator_learning_rate, "weight_decay": discriminator_weight_decay}
         self.warmup, self.milestones, self.gamma = warmup, milestones, gamma
         self.trained_iterations, self.progressive, self.scorer = trained_iterations, progressive, scorer
+        self.opened = 0  # further passes over single images
 
     def setup(self, stage: str) -> None:
         """Load pretrained weights before a training starts; a resumed one replaces them by its own."""
         if stage == "fit" and isinstance(self.discriminative, SwinUPerNet):
             self.discriminative.load_pretrained()
+
+    def on_test_start(self) -> None:
+        """Count anew how often the gate opens."""
+        self.opened = 0
+
+    def on_test_batch_end(self, *arguments: Any) -> None:  # noqa: ARG002 - Lightning's signature
+        """Stop counting with the last image, before pictures are drawn."""
+        self.gated = self.opened
+
+    def on_test_epoch_end(self) -> None:
+        """Say how often the gate opened: with no opening every n gives the same numbers."""
+        how = self.progressive
+        if how.iterations > 1:
+            log.info(
+                "progressive reconstruction: %d further passes, gate %s, m %g", self.gated, how.gate, how.threshold
+            )
 
     def forward(self, image: Tensor) -> Prediction:
         """Score by the anomalous probability after the last pass that an image gets (section 4.1)."""
@@ -134,6 +160,8 @@ class Prff(AnomalyMethod):
             # Only suspicious images are computed again; but an exported graph cannot choose, so there all are.
             exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             rows = torch.arange(image.shape[0], device=image.device) if exporting else suspicious.nonzero()[:, 0]
+            if not exporting:
+                self.opened += len(rows)
             if not len(rows):
                 break
             previous = reconstruction[rows]
@@ -188,8 +216,8 @@ class Prff(AnomalyMethod):
             seen = image if how.compared == "original" or number == 1 else source
             source, latest = self._reconstruct(source)
             features = latest if how.features == "last" or number == 1 else features
-            shown |= {f"x{number}": source, f"map {number}": self._compare(source, seen, features)}
-        return shown
+            shown |= {f"reconstruction {number}": source, f"map {number}": self._compare(source, seen, features)}
+        return shown if how.iterations > 1 else {"reconstruction": source}
 
     def configure_optimizers(self) -> Any:
         """Adam for the reconstruction and the fusion, AdamW for the discriminator (GAP 2.12)."""

@@ -23,14 +23,14 @@ def stepped_adam(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
 
 
-def check_schedule(rates: Sequence[float], warmup: float, milestones: Sequence[float], gamma: float) -> None:
+def check_schedule(rates: dict[str, float], warmup: float, milestones: Sequence[float], gamma: float) -> None:
     """Raise ConfigError for a value that would train upwards, or never decay as it seems to."""
-    if min(rates) <= 0 or gamma <= 0:
-        raise ConfigError("model.learning_rate, model.discriminator_learning_rate and model.gamma must be above 0")
-    if not all(0 <= share <= 1 for share in (warmup, *milestones)):
-        raise ConfigError(
-            f"model.warmup={warmup}, model.milestones={list(milestones)}: give shares of all steps, 0 to 1"
-        )
+    for name, value in {**rates, "gamma": gamma}.items():
+        if value <= 0:
+            raise ConfigError(f"model.{name}: {value} must be above 0")
+    for name, shares in {"warmup": [warmup], "milestones": milestones}.items():
+        if not all(0 <= share <= 1 for share in shares):
+            raise ConfigError(f"model.{name}: {list(shares)}; give shares of all steps, 0 to 1")
 
 
 def stepped_rate(steps: int, warmup: float, milestones: Sequence[float], gamma: float, step: int) -> float:

@@ -56,6 +56,10 @@ class SwinUPerNet(nn.Module):
             raise ConfigError("model.swin_upernet: drop_path_rate and dropout lie in [0, 1), embed_dim is at least 1")
         if weights not in {"random", "imagenet"} and not Path(weights).is_file():
             raise ConfigError(f"model.swin_upernet.weights: no file {weights}; give random, imagenet or a FILE")
+        if weights == "imagenet" and (embed_dim, *depths, *num_heads) != (128, 2, 2, 18, 2, 4, 8, 16, 32):
+            raise ConfigError(
+                "model.swin_upernet.weights: imagenet fits embed_dim 128, depths [2,2,18,2] and Swin-B's heads"
+            )
         if any(embed_dim * 2**level % heads for level, heads in enumerate(num_heads)):
             raise ConfigError(
                 f"model.swin_upernet.num_heads: {list(num_heads)} must divide {embed_dim} x 1, 2, 4 and 8"
@@ -110,7 +114,7 @@ class SwinUPerNet(nn.Module):
             wanted = swin.state_dict().keys()
             swin.load_state_dict({key: value for key, value in source.state_dict().items() if key in wanted})
         except Exception as error:  # the hub, the file and the shapes each raise their own
-            first = str(error).strip().partition("\n")[0]
+            first = f"{type(error).__name__}: {str(error).strip().partition('.')[0].partition(chr(10))[0]}"
             ways = f"give model.swin_upernet.weights=FILE with timm's {IMAGENET} (model.safetensors), or random"
             raise ConfigError(f"model.swin_upernet.weights: {self.weights} cannot be used ({first}); {ways}") from error
 
