@@ -75,6 +75,22 @@ def test_logits_are_float32_under_autocast():
     assert logits.dtype == torch.float32
 
 
+def test_what_bf16_would_round_away_still_reaches_the_discriminator():
+    """Image and reconstruction that differ by a part in a thousand, which bf16 at values near 1 cannot tell apart."""
+    torch.manual_seed(0)
+    first = DiscriminativeNetwork(6, 4).encoder[0][0]
+    image = torch.full((1, 3, 16, 16), 0.8984375)  # a value that bf16 has
+    pairs = [torch.cat([image + shift, image], dim=1) for shift in (0.0, 1e-3)]
+    assert torch.equal(pairs[0].bfloat16(), pairs[1].bfloat16())
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        same, other = (first(pair) for pair in pairs)
+        assert not torch.equal(same, other)
+    with torch.no_grad():
+        torch.testing.assert_close(other - same, first(pairs[1]) - first(pairs[0]))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert ReconstructiveNetwork(4)(torch.rand(1, 3, 32, 32))[0].dtype == torch.float32
+
+
 def test_initialisation_has_the_codes_spread():
     torch.manual_seed(0)
     network = ReconstructiveNetwork(16).apply(initialise)

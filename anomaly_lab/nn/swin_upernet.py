@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate, pad
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.nn.unet import Float32Conv2d
 
 IMAGENET = "swin_base_patch4_window7_224"  # timm's name of the weights whose shapes the published widths have
 POOLS = (1, 2, 3, 6)
@@ -78,6 +79,7 @@ class SwinUPerNet(nn.Module):
         widths = [embed_dim * 2**level for level in range(4)]
         self.norms = nn.ModuleList([nn.LayerNorm(width) for width in widths])
         self.swin.norm = nn.Identity()  # the levels have norms of their own
+        self.swin.patch_embed.proj.__class__ = Float32Conv2d  # timm lets nobody choose it; the weights are the same
         self.head = UPerNetHead(widths, head_channels, dropout)
         self.window_size, self.weights = window_size, weights
 
@@ -134,7 +136,7 @@ class UPerNetHead(nn.Module):
         self.smooth = nn.ModuleList([conv(channels, channels, 3) for _ in widths[:-1]])
         self.joined = conv(len(widths) * channels, channels, 3)
         self.dropout = nn.Dropout2d(dropout)
-        self.out = nn.Conv2d(channels, 2, 1)
+        self.out = Float32Conv2d(channels, 2, 1)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Return the logits at the size of the first level."""
@@ -147,8 +149,7 @@ class UPerNetHead(nn.Module):
             pyramid.insert(0, below + enlarged(pyramid[0], below))
         fine = [smooth(level) for smooth, level in zip(self.smooth, pyramid[:-1], strict=True)]
         joined = self.joined(torch.cat([fine[0], *(enlarged(level, fine[0]) for level in (*fine[1:], coarse))], dim=1))
-        with torch.autocast(joined.device.type, enabled=False):
-            logits: Tensor = self.out(self.dropout(joined).float())
+        logits: Tensor = self.out(self.dropout(joined))
         return logits
 
 
