@@ -18,6 +18,7 @@ from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.synthesis.noise import perlin
 from anomaly_lab.synthesis.perlin_texture import PerlinTexture
 from anomaly_lab.synthesis.procedural import FAMILIES, make_textures
+from tests.runs import composed
 
 CONF = Path(__file__).parents[1] / "conf" / "synthesis"
 YAMLS = sorted(CONF.glob("*.yaml"))
@@ -58,7 +59,7 @@ def write_textures(folder: Path, *colours: tuple[int, int, int]) -> str:
 
 @pytest.mark.parametrize("yaml", YAMLS, ids=lambda path: path.stem)
 def test_contract(yaml):
-    synthesizer = instantiate(OmegaConf.load(yaml), _convert_="all")
+    synthesizer = instantiate(composed(f"synthesis={yaml.stem}", "data=demo").synthesis, _convert_="all")
     assert isinstance(synthesizer, Synthesizer)
     images = photographs()
     before = images.copy()

@@ -30,6 +30,7 @@ with initialize_config_dir(str(root / "conf"), version_base="1.3"):
         swept = OmegaConf.load(root / "experiments" / f"{experiment}.yaml").hydra.sweeper.params
         for values in itertools.product(*(str(value).split(",") for value in swept.values())):
             cell = [f"{key}={value}" for key, value in zip(swept, values)]
+            cell += [] if "data" in swept else ["data=mvtec"]
             cell += [] if "data.category" in swept else ["data.category=part"]
             config.validate(compose("config", [f"+experiments={experiment}", *cell]))
 print(json.dumps({"package": anomaly_lab.__file__, **names}))
