@@ -45,7 +45,7 @@ def main(work: Callable[[DictConfig], dict[str, float] | None] = train_and_test)
     try:
         prepare()
         hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(job)()
-        if any(metrics for _, metrics in cells[1:]):
+        if len(cells) > 1 and any(metrics for _, metrics in cells):
             from anomaly_lab.sweeps import table  # noqa: PLC0415 - most runs do without
 
             print(table(cells))

@@ -265,6 +265,15 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_1(main, runs, capsys, tmp
     assert written[0].startswith("runs/.sweeps/")
 
 
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_sweep_ends_with_a_table_though_a_cell_failed(main, runs, capsys, broken):
+    runs.raises |= {broken: DataError("gone")}
+    assert main("-m", "seed=1,2", "model=nearest") == 1
+    numbers = {1: "1.0000", 2: "1.0000"} | {broken: "-"}
+    shown = capsys.readouterr().out.rstrip().splitlines()[-3:]
+    assert [line.split() for line in shown] == [["seed", "image_auroc"], ["1", numbers[1]], ["2", numbers[2]]]
+
+
 def test_an_experiment_is_a_sweep_and_the_command_line_wins(main, runs):
     assert main("+experiments=table", "seed=5") == 0
     assert [(cfg.model._target_, cfg.seed, cfg.tag) for cfg in runs] == [

@@ -18,14 +18,12 @@ from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.results import RunDirectory
 
 log = logging.getLogger(__name__)
-
-
 READ_EVERY = 32  # steps; to read a value from an accelerator is to wait for it, so its losses are read in blocks
 
 
 @final
 class Guard(L.Callback):
-    """Seeds torch from (seed, epoch) at each epoch start; stops after the last step."""
+    """Lays out a resumed state, seeds torch from (seed, epoch) at each epoch start, stops after the last step."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
