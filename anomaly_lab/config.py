@@ -1,6 +1,5 @@
 """What a config may say: `Frame` is the schema of its top level, a class's signature that of the node that names it."""
 
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -28,7 +27,18 @@ FOREIGN_TARGETS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 # What makes no other run; a seed makes one, but has its own part in the run directory's name.
 IGNORED = (
     *("logger", "trainer.device", "trainer.devices", "trainer.save_minutes", "data.workers", "data.memory_gb"),
-    *("data.root", "resume", "retry", "tag", "runs", "seed", "synthesis.textures_gb", "data.synthesis.textures_gb"),
+    *(
+        "cache",
+        "model.backbone.cache",
+        "data.root",
+        "resume",
+        "retry",
+        "tag",
+        "runs",
+        "seed",
+        "synthesis.textures_gb",
+        "data.synthesis.textures_gb",
+    ),
 )
 
 Leaf = tuple[str, Any, bool]  # dotted path, value (a float where one is wanted), whether it acts at evaluation only
@@ -44,6 +54,15 @@ class Evaluation:
     overlays: int
     bootstrap: int
     save_maps: bool
+    poison: bool
+
+
+@dataclass(frozen=True)
+class Caching:
+    """Where, and up to which size, frozen features are kept."""
+
+    folder: str
+    gigabytes: float
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,7 @@ class Frame:
     resume: bool
     retry: Literal["none", "failed"]
     evaluation: Annotated[Evaluation, EVALUATION_ONLY]
+    cache: Caching
     synthesis: Synthesizer
     model: AnomalyMethod
     data: AnomalyDataModule
@@ -136,14 +156,15 @@ def _scalar(value: Any, want: Any, path: str) -> Any:
 
 
 def _first_fit(value: Any, want: Any, path: str) -> list[Leaf]:
-    errors = [_misfit(value, want, path)]
+    errors = []
     for alternative in get_args(want):
         try:
             return list(_leaves(value, alternative, path))
         except ConfigError as error:
             errors.append(error)
     # What does not fit deep inside one alternative says more than that no alternative fits.
-    raise next((error for error in errors if not str(error).startswith(f"{path} must")), errors[0])
+    deeper = (error for error in errors if not str(error).startswith(f"{path} must"))
+    raise next(deeper, None) or _misfit(value, want, path)
 
 
 def _list(value: list[Any], want: Any, path: str) -> list[Leaf]:
@@ -164,7 +185,7 @@ def _keys(node: dict[str, Any], want: Any, path: str) -> dict[str, Any]:
         schema = _target(node, want, path)
     elif origin in (dict, Mapping, Any):
         return dict.fromkeys(node, (*get_args(want), Any, Any)[1])
-    elif origin not in (Frame, Evaluation):
+    elif origin not in (Frame, Evaluation, Caching):
         raise _misfit(node, want, path)
     parameters = list(inspect.signature(schema, eval_str=True).parameters.values())
     parameters = parameters[node.get("_partial_") is True :]  # the first argument comes at the call
@@ -205,27 +226,12 @@ def _located(target: Any, path: str) -> Any:
 
 
 def _misfit(value: Any, want: Any, path: str) -> ConfigError:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    shown = value.get("_target_", "a mapping") if isinstance(value, dict) else text
-    as_text = f"""; as text: {path}="'{shown}'\"""" if want is str and isinstance(value, (int, float)) else ""
-    close = difflib.get_close_matches(str(value), [str(choice) for choice in get_args(want)], 1)
-    return ConfigError(
-        f"{path} must be {_in_words(want)}, not {shown}{as_text}{f'; did you mean {close[0]}?' if close else ''}"
-    )
+    from anomaly_lab.wording import misfit  # noqa: PLC0415 - most configs fit
 
-
-def _in_words(want: Any) -> str:
-    origin, inner = get_origin(want) or want, get_args(want)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
-    if origin in (Union, UnionType):
-        return " or ".join(map(_in_words, inner))
-    if origin in (list, Sequence, dict, Mapping):
-        return f"a {'list' if len(inner) == 1 else 'mapping'} of {_in_words(inner[-1]).removeprefix('a ')}s"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-    return names[origin] if origin in names else str(origin.__name__)
+    return ConfigError(misfit(value, want, path))
 
 
 def _near(word: Any, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(word), choices, 1)
-    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(choices)}"
+    from anomaly_lab.wording import near  # noqa: PLC0415 - as above
+
+    return near(word, choices)

