@@ -9,9 +9,11 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+from anomaly_lab.callbacks.evaluation import TOLERANCE
 from anomaly_lab.errors import RunError
 from anomaly_lab.metrics.bootstrap import bootstrap_interval
-from anomaly_lab.metrics.curves import TOLERANCE, Curves, CurveState, ExactCurves
+from anomaly_lab.metrics.curves import Curves, ExactCurves
+from anomaly_lab.metrics.histogram import CurveState
 
 LIMITS = (0.05, 0.3, 1.0)
 

@@ -15,11 +15,12 @@ from anomaly_lab.data.images import read_mask, restore_map
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.metrics.bootstrap import bootstrap_interval
-from anomaly_lab.metrics.curves import TOLERANCE, Curves, CurveState, ExactCurves
+from anomaly_lab.metrics.curves import Curves, ExactCurves
 from anomaly_lab.results import RunDirectory
 from anomaly_lab.types import EvalBatch, Prediction
 
 log = logging.getLogger(__name__)
+TOLERANCE = 1e-5  # a histogram that can be off by more is not believed
 FEW_PIXELS = 2**24  # sorting every score of so many takes less memory (64 MiB) than the histogram
 
 
@@ -46,6 +47,8 @@ class Evaluation(L.Callback):
         if not 0 < fpr_limit <= 1 or not 0 < target_fpr < 1 or bootstrap < 0:
             limits = f"evaluation.fpr_limit={fpr_limit}, target_fpr={target_fpr}, bootstrap={bootstrap}"
             raise ConfigError(f"{limits}: give shares above 0 and at most 1, and no negative count")
+        if resolution == "original" and data.register:
+            raise ConfigError("evaluation.resolution: original does not go with data.register=true; give network")
         self.directory, self.data, self.resolution, self.fpr_limit = directory, data, resolution, fpr_limit
         self.target_fpr, self.bootstrap = target_fpr, bootstrap
 
@@ -80,9 +83,13 @@ class Evaluation(L.Callback):
         self.scores[rows] = prediction.score.numpy()
         if self.localises:
             if self.pixels is None:
-                few = self._pixel_count() <= FEW_PIXELS
-                self.pixels = ExactCurves() if few else CurveState(torch.cat(self.normal_maps).median().item())
+                self.pixels = ExactCurves() if self._pixel_count() <= FEW_PIXELS else self._histogram()
             self._update(self.pixels, rows, prediction.anomaly_map)
+
+    def _histogram(self) -> Curves:
+        from anomaly_lab.metrics.histogram import CurveState  # noqa: PLC0415 - only large test sets need it
+
+        return CurveState(torch.cat(self.normal_maps).median().item())
 
     def _pixel_count(self) -> int:
         network = [self.data.geometry().size] * len(self.scores)
@@ -129,7 +136,7 @@ class Evaluation(L.Callback):
 
     def _precise(self, pixels: Curves, trainer: L.Trainer, method: AnomalyMethod) -> Curves:
         """Return the state, or, where the cells of a histogram are too coarse, one that sorts a second pass."""
-        bound = pixels.error_bound(self.fpr_limit) if isinstance(pixels, CurveState) else 0.0
+        bound = pixels.error_bound(self.fpr_limit)
         if bound <= TOLERANCE:
             return pixels
         log.warning("pixel metrics could be off by %.1e: the test set is scored again and sorted exactly", bound)

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
-from anomaly_lab.metrics.curves import TOLERANCE, CurveState, ExactCurves
+from anomaly_lab.callbacks.evaluation import TOLERANCE
+from anomaly_lab.metrics.curves import ExactCurves
+from anomaly_lab.metrics.histogram import CurveState
 
 COUNT, SIZE, FPR_LIMIT, THREADS = 40, 1024, 0.3, 2
 
