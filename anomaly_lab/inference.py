@@ -14,6 +14,7 @@ from anomaly_lab.checkpoints import load_weights
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.datasets import as_tensor
 from anomaly_lab.data.images import resize_image
+from anomaly_lab.data.registration import register, warped
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.results import RunDirectory
@@ -40,6 +41,7 @@ class LoadedRun:
         data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
         data.crop_box = manifest["crop_box"]
         self.geometry = data.geometry()
+        self.reference = np.load(directory.path / "reference.npz")["image"] if data.register else None
         _start_at_random(cfg.model)
         try:
             self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all").eval()
@@ -72,13 +74,16 @@ class LoadedRun:
     def _place(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
-        return as_tensor(resize_image(array, self.geometry.place(array.shape[:2]), self.geometry.size))
+        image = resize_image(array, self.geometry.place(array.shape[:2]), self.geometry.size)
+        return as_tensor(image if self.reference is None else warped(image, register(image, self.reference)))
 
 
 def _start_at_random(node: DictConfig) -> None:
-    """Ask for no pretrained weights, whose file may be gone: those of the run replace them."""
+    """Ask for no pretrained weights, whose file may be gone: those of the run replace them; and for no cache."""
     for key, value in node.items():
         if isinstance(value, DictConfig):
             _start_at_random(value)
         elif key == "weights":
             node[key] = "random"
+        elif key == "gigabytes":
+            node[key] = 0

@@ -26,7 +26,7 @@ from anomaly_lab.checkpoints import load_weights, read_checkpoint
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.provenance import provenance
+from anomaly_lab.provenance import provenance, weights_identity
 from anomaly_lab.results import RunDirectory, finished_training
 from anomaly_lab.trainer import TrainerSettings
 
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
         raise ConfigError(f"tag={cfg.tag}, seed={cfg.seed}: a tag has no slash, a seed lies in 0 .. 2^32 - 1")
     L.seed_everything(cfg.seed, verbose=False)
     directory, identity = identified(cfg, data)
-    made_from = {name: identity[name] for name in ("data_fingerprint", "synthesis_source")}
+    made_from = {name: identity[name] for name in ("data_fingerprint", "synthesis_source", "weights")}
     if directory.wants_a_run(made_from):
         method: AnomalyMethod = instantiate(cfg.model, **PLAIN)
         method.check_size(*data.geometry().size)
@@ -77,7 +77,8 @@ def identified(cfg: DictConfig, data: AnomalyDataModule) -> tuple[RunDirectory, 
     """
     hydra = HydraConfig.get()
     config_hash, recipe_hash = config.hashes(cfg)
-    made_from = {"data_fingerprint": data.fingerprint(), "synthesis_source": data.synthesis.source}
+    weights = weights_identity(OmegaConf.to_container(cfg.model, resolve=True))
+    made_from = {"data_fingerprint": data.fingerprint(), "synthesis_source": data.synthesis.source, "weights": weights}
     # What the weights depend on: they are neither gone on with nor shared if any of it differs.
     training_hash = hashlib.sha256(json.dumps([recipe_hash, cfg.seed, made_from]).encode()).hexdigest()
     path = Path(cfg.runs, hydra.runtime.choices["model"], hydra.runtime.choices["data"], cfg.data.category)
@@ -91,13 +92,19 @@ def identified(cfg: DictConfig, data: AnomalyDataModule) -> tuple[RunDirectory, 
 def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, training_hash: str) -> list[L.Callback]:
     """Return the callbacks of a run; pictures come after numbers."""
     how: Any = OmegaConf.to_container(cfg.evaluation)
-    pictures, save_maps = how.pop("overlays"), how.pop("save_maps")
+    pictures, save_maps, poison = how.pop("overlays"), how.pop("save_maps"), how.pop("poison")
     saving = Saving(directory, cfg.trainer.save_minutes, training_hash)
     found = [Guard(cfg.seed), Progress(directory.path), saving, Evaluation(directory, data, **how)]
-    if pictures or save_maps:
-        from anomaly_lab.callbacks.overlays import Overlays  # noqa: PLC0415 - the numbers do without
+    if poison:
+        from anomaly_lab.callbacks.poison import Poison  # noqa: PLC0415 - few runs ask for it
+        from anomaly_lab.data.hierarchical import FAMILIES  # noqa: PLC0415 - as above
 
-        found.append(Overlays(directory, data, pictures, save_maps))
+        found.append(Poison(directory, data, FAMILIES, (1, 2, 3)))
+    if pictures or save_maps:
+        from anomaly_lab.callbacks.figures import Figures  # noqa: PLC0415 - the numbers do without
+        from anomaly_lab.callbacks.overlays import Overlays  # noqa: PLC0415 - as above
+
+        found += [Figures(directory, data), Overlays(directory, data, pictures, save_maps)]
     return found
 
 
@@ -142,12 +149,14 @@ def fit_and_test(
     callbacks: list[L.Callback],
 ) -> None:
     """Train, or take the weights of a finished training that does not differ; then test."""
+    if data.reference is not None:
+        directory.write_arrays("reference.npz", {"image": data.reference})
     if not cfg.resume:
         directory.forget_training()
     content: Any = OmegaConf.to_container(cfg, resolve=True)
     with instantiate(cfg.logger, **PLAIN).opened(directory.path, content) as loggers:
         settings: TrainerSettings = instantiate(cfg.trainer, **PLAIN)
-        batches = math.ceil(manifest["counts"]["train"] / cfg.data.batch_size)
+        batches = len(data.train_dataloader())
         method.steps = settings.steps(batches)
         if settings.compile:
             from anomaly_lab.compilation import compile_networks  # noqa: PLC0415 - few runs compile

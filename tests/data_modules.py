@@ -18,6 +18,7 @@ COMMON: dict[str, Any] = {
     "center_crop": None,
     "crop": None,
     "fit": "stretch",
+    "register": False,
     "masks": "auto",
     "holdout": 0.0,
     "augment": None,

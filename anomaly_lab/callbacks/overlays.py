@@ -72,7 +72,8 @@ class Overlays(L.Callback):
             }
             record = self.data.test.records[row]
             truth = "ground truth" if record.label else "ground truth: no defect"
-            panels |= {f"map: dark {low:.3g}, bright {high:.3g}": heat}
+            if pl_module.localises:
+                panels |= {f"map: dark {low:.3g}, bright {high:.3g}": heat}
             panels |= {truth: outline(picture, self.data.test.masks[row])}
             stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}"[:100])
             title = f"{kind}  {record.defect}/{record.image.name}  score {self.scores[row]:.4g}{limit}"

@@ -13,6 +13,8 @@ from anomaly_lab.synthesis.augmenters import rotated
 class Augmentation(ABC):
     """Turns a normal image into another normal one."""
 
+    copies: int = 0  # of each image in an epoch, beside the untouched one; 0: there is one, and it may be turned
+
     @abstractmethod
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return an image of the same shape, (H, W, 3) uint8; the input stays untouched, ``rng`` is the only chance."""

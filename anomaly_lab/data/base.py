@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 import lightning as L
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomaly_lab.data.augment import Augmentation
-from anomaly_lab.data.datasets import HOLDOUT, AddressedSampler, EvalDataset, Split, TrainDataset, decode
+from anomaly_lab.data.datasets import HOLDOUT, AddressedSampler, EvalDataset, Split, TrainDataset, as_tensor, decode
 from anomaly_lab.data.images import Geometry, content_hash, read_image
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
@@ -30,6 +31,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     Attributes:
         image_size: side, or [height, width], in pixels of what the network sees before ``center_crop``.
         crop: [top, left, height, width] as fractions of the photograph, or ``auto``: the part's box on training images.
+        register: turns and shifts every image onto the first training image, for rigid parts that lie differently.
         masks: ``required`` makes an anomalous test image without a mask an error; ``auto`` drops the pixel metrics.
         holdout: share of the training normals kept for a threshold, unless the data set has a validation folder.
         sampling: ``shuffle`` draws each row once an epoch, ``replacement`` as DRAEM's code does (methods 1.2).
@@ -42,6 +44,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     center_crop: int | None
     crop: Literal["auto"] | Sequence[float] | None
     fit: Literal["stretch", "pad"]
+    register: bool
     masks: Annotated[Literal["auto", "required"], EVALUATION_ONLY]
     holdout: float
     augment: Augmentation | None
@@ -63,6 +66,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             raise ConfigError(f"data.image_size: {self.image_size}; give one side or [height, width], at least 1")
         self._splits: dict[str, list[ImageRecord]] = {}
         self.crop_box: Sequence[float] | None = None
+        self.reference: np.ndarray | None = None  # (H, W, 3) uint8, what images are registered to
 
     @abstractmethod
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
@@ -110,6 +114,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         """Decode everything once, so that a bad file ends the run before its first step."""
         if "train" not in self.__dict__:
             self.unmasked()
+            if self.register:
+                self.reference = decode(self.splits()["train"][:1], self.geometry(), 1.0).images[0]
             self.train, self.normal, self.test = (self._decode(role) for role in ("train", "normal", "test"))
             self.synthesis.setup(list(self.train.images))
 
@@ -123,7 +129,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         return Geometry((height, width), self.fit, self.center_crop, crop)
 
     def _decode(self, role: str) -> Split:
-        return decode(self.splits()[role], self.geometry(), self.memory_gb)
+        return decode(self.splits()[role], self.geometry(), self.memory_gb, self.reference)
 
     def _find_part(self) -> Sequence[float]:
         from anomaly_lab.data.part_box import find_part  # noqa: PLC0415 - few data sets need it
@@ -134,10 +140,17 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[TrainBatch]:
         """Return the training batches of one epoch; the order and the content depend on (seed, epoch) alone."""
         dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
-        sampler = AddressedSampler(len(self.train.records), self.seed, self.sampling)
+        copies = self.augment.copies if self.augment else 0
+        sampler = AddressedSampler(len(self.train.records) * (1 + copies), self.seed, self.sampling)
         if self.trainer is not None:  # after a resume workers read ahead before Lightning sets the sampler's epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())
+
+    def normal_batches(self) -> Iterator[Tensor]:
+        """Yield the training images as they are, in the order of the records: (B, 3, H, W) float32 in [0, 1]."""
+        for start in range(0, len(self.train.images), self.batch_size):
+            few = self.train.images[start : start + self.batch_size]
+            yield torch.stack([as_tensor(image) for image in few]).float() / 255
 
     def test_dataloader(self) -> list[DataLoader[EvalBatch]]:
         """Return first some normals (the kept ones, else a few of training), then the test set."""

@@ -27,8 +27,12 @@ class Split(NamedTuple):
     sizes: list[tuple[int, int]]  # (H, W) of the original images
 
 
-def decode(records: list[ImageRecord], geometry: Geometry, memory_gb: float) -> Split:
+def decode(
+    records: list[ImageRecord], geometry: Geometry, memory_gb: float, reference: np.ndarray | None = None
+) -> Split:
     """Read every record once, by threads, at the network's size; forked workers share the arrays.
+
+    Where there is a ``reference``, (H, W, 3) uint8 at the network's size, images are turned and shifted onto it.
 
     Beyond ``memory_gb`` the images lie in an unnamed temporary file, which ends with the process.
 
@@ -50,6 +54,11 @@ def decode(records: list[ImageRecord], geometry: Geometry, memory_gb: float) -> 
         images[row] = resize_image(image, placement, geometry.size)
         if (mask := records[row].mask) is not None:
             masks[row] = resize_mask(read_mask(mask, size), placement, geometry.size)
+        if reference is not None:
+            from anomaly_lab.data.registration import register, warped, warped_mask  # noqa: PLC0415 - few need it
+
+            matrix = register(images[row], reference)
+            images[row], masks[row] = warped(images[row], matrix), warped_mask(masks[row], matrix)
         return placement, size
 
     with ThreadPoolExecutor() as pool:
@@ -62,7 +71,7 @@ class Draw(NamedTuple):
 
     epoch: int
     position: int  # in the epoch; a row may be drawn twice
-    row: int
+    row: int  # of the images, one after the other for each copy
 
 
 @final
@@ -94,7 +103,9 @@ class TrainDataset(Dataset[TrainBatch]):
 
     def __getitem__(self, draw: Draw) -> TrainBatch:
         rng = np.random.default_rng((CONTENT, self.seed, draw.epoch, draw.position))
-        clean = self.images[draw.row] if self.augment is None else self.augment(self.images[draw.row], rng)
+        copy, row = divmod(draw.row, len(self.images))
+        untouched = self.augment is None or (self.augment.copies > 0 and copy == 0)
+        clean = self.images[row] if self.augment is None or untouched else self.augment(self.images[row], rng)
         image, mask = self.synthesis(clean, rng)
         return TrainBatch(as_tensor(image), as_tensor(clean), torch.from_numpy(mask))
 
