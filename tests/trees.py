@@ -67,3 +67,41 @@ def folder_tree(root: Path, good: int = 9, bad: int = 3, size: tuple[int, int] =
         write_png(root / f"bad_dent/{index:03}.png", image)
         write_png(root / f"masks/bad_dent/{index:03}.png", mask)
     return root
+
+
+def magnetic_tile_tree(root: Path, tiles: int = 6, size: tuple[int, int] = (40, 48)) -> Path:
+    """Write MT_Free with ``tiles`` of six exposures each, 1000 numbers apart, and two images of each defect."""
+    for index in range(6 * tiles):
+        stem = root / f"MT_Free/Imgs/exp{index % 6 + 1}_num_{1000 * (index // 6) + 12 * (index % 6)}"
+        write_png(stem.with_suffix(".jpg"), normal_image(size, SPLITS.index("train"), index))
+        write_png(stem.with_suffix(".png"), np.zeros(size, bool))
+    for index in range(10):
+        defect = ("Blowhole", "Break", "Crack", "Fray", "Uneven")[index // 2]
+        stem = root / f"MT_{defect}/Imgs/exp{index % 2 + 1}_num_{90000 + index}"
+        for array, suffix in zip(defective_image(size, SPLITS.index("bad"), index), (".jpg", ".png"), strict=True):
+            write_png(stem.with_suffix(suffix), array)
+    return root
+
+
+def kolektor_tree(root: Path, parts: int = 5, size: tuple[int, int] = (48, 40)) -> Path:
+    """Write KolektorSDD, ``parts`` of four surfaces, the third one defective, and KolektorSDD2, 8 + 4 in that turn."""
+    for index in range(max(12, 4 * parts)):
+        image, mask = defective_image(size, SPLITS.index("bad"), index)
+        if index % 4 != 2:
+            image, mask = normal_image(size, SPLITS.index("good"), index), np.zeros(size, bool)
+        if index < 4 * parts:
+            write_png(root / f"KolektorSDD/kos{index // 4:02}/Part{index % 4}.jpg", image)
+            write_png(root / f"KolektorSDD/kos{index // 4:02}/Part{index % 4}_label.bmp", mask)
+        if index < 12:
+            write_png(root / f"KolektorSDD2/{'train' if index < 8 else 'test'}/{10000 + index}.png", image)
+            write_png(root / f"KolektorSDD2/{'train' if index < 8 else 'test'}/{10000 + index}_GT.png", mask)
+    return root
+
+
+def zipper_tree(root: Path, category: str = "zipper_1", size: tuple[int, int] = (40, 48)) -> Path:
+    """Write ``root/category`` with four images for training, three good and two defective ones for testing."""
+    _normals(root / category / "train", 4, size, "train")
+    _normals(root / category / "test/ok", 3, size, "good")
+    for index in range(2):
+        write_png(root / f"{category}/test/defective/{index:03}.png", defective_image(size, 3, index)[0])
+    return root
