@@ -211,8 +211,11 @@ def bundled() -> dict[str, Tensor]:
 
 def _compact(image: Tensor) -> Tensor:
     """Return images of 8 bits as such, which are faster to digest; others as they are."""
-    small = (image * 255).round().clamp(0, 255).to(torch.uint8)
-    return small.cpu() if torch.equal(small.float() / 255, image) else image.float().cpu()
+    scaled = image.mul(255).round_()
+    small = scaled.to(torch.uint8)
+    low, high = scaled.aminmax()
+    exact = low >= 0 and high <= 255 and torch.equal(scaled.div_(255), image)
+    return small.cpu() if exact else image.float().cpu()
 
 
 def _floating(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:

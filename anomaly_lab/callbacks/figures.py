@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -93,7 +94,8 @@ class Figures(L.Callback):
     def _embedding(self) -> None:
         order = np.argsort(self.rows)
         records = [self.data.test.records[self.rows[position]] for position in order]
-        points = tsne(torch.cat(self.embeddings).numpy()[order])
+        embedding = torch.cat(self.embeddings).numpy()[order]
+        points = _last_tsne(embedding.tobytes(), embedding.shape[1])
         pairs = zip(records, points.tolist(), strict=True)
         rows = [(record.image.as_posix(), record.defect, int(record.label), *point) for record, point in pairs]
         self.directory.write_table("figures/tsne.csv", ("path", "defect", "label", "x", "y"), rows)
@@ -176,6 +178,12 @@ def operating_points(curves: Mapping[str, np.ndarray], metrics: Mapping[str, flo
     share = prevalence(curves, "image")
     hits, called = recall * share, recall * share + fpr * (1 - share)
     return {"auroc": (fpr, recall)} | ({"ap": (recall, hits / called)} if called else {})
+
+
+@lru_cache(maxsize=1)
+def _last_tsne(content: bytes, width: int) -> np.ndarray:
+    """Return `tsne` of the (N, width) float32 content; the cells of a sweep over k share it."""
+    return tsne(np.frombuffer(content, np.float32).reshape(-1, width))
 
 
 def tsne(embedding: np.ndarray) -> np.ndarray:

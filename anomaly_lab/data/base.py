@@ -22,6 +22,7 @@ from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EVALUATION_ONLY, EvalBatch, ImageRecord, TrainBatch
 
 log = logging.getLogger(__name__)
+LAST: dict[Any, tuple[Any, list[Split]]] = {}  # what was decoded last: the next cell of a sweep mostly wants it again
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -114,9 +115,15 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         """Decode everything once, so that a bad file ends the run before its first step."""
         if "train" not in self.__dict__:
             self.unmasked()
-            if self.register:
-                self.reference = decode(self.splits()["train"][:1], self.geometry(), 1.0).images[0]
-            self.train, self.normal, self.test = (self._decode(role) for role in ("train", "normal", "test"))
+            key = (self.fingerprint(), self.geometry(), self.register)
+            if key not in LAST:
+                LAST.clear()
+                if self.register:
+                    self.reference = decode(self.splits()["train"][:1], self.geometry(), 1.0).images[0]
+                LAST[key] = (self.reference, [self._decode(role) for role in self.splits()])
+            self.reference, decoded = LAST[key]
+            pairs = zip(decoded, self.splits().values(), strict=True)
+            self.train, self.normal, self.test = (split._replace(records=records) for split, records in pairs)
             self.synthesis.setup(list(self.train.images))
 
     def geometry(self) -> Geometry:

@@ -18,7 +18,7 @@ class AnomalyMethod(L.LightningModule, ABC):
     """
 
     localises: ClassVar[bool] = True  # False: the map means nothing, so no pixel metric is computed
-    stride: ClassVar[int] = 1  # the sides of an image must be multiples of this
+    stride: int = 1  # the sides of an image must be multiples of this
     steps: int = 0  # of the optimizer in the whole training; the run sets it before it fits
 
     @abstractmethod
@@ -42,6 +42,10 @@ class AnomalyMethod(L.LightningModule, ABC):
     def panels(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - most methods have no picture to add
         """Return further panels for the overlays of a run, by name: (B, 3, H, W) pictures or (B, H, W) maps."""
         return {}
+
+    def embed(self, image: Tensor) -> Tensor | None:  # noqa: ARG002 - most methods score no vector
+        """Return the (B, D) float32 vectors that a method scores whole images by, or None."""
+        return None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give learned buffers the checkpoint's shapes, which loading demands."""

@@ -1,25 +1,23 @@
 """Nearest training image: the control that any method must beat (Saeedi, Giusti, VISAPP 2022, baseline "NN")."""
 
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
-from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.types import Prediction, TrainBatch
+from anomaly_lab.methods.fitted import FittedMethod
+from anomaly_lab.types import Prediction
 
 
 @final
-class Nearest(AnomalyMethod):
+class Nearest(FittedMethod):
     """Scores an image by its Euclidean distance, over all pixels, to the nearest training image (methods 3.4)."""
 
     bank_: Tensor  # (N, 3, H, W) float32, the training images
 
     def __init__(self) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.register_buffer("bank_", torch.empty(0))
-        self.seen: list[Tensor] = []
 
     def forward(self, image: Tensor) -> Prediction:
         """Return the distance; the map is the squared difference to the nearest image, summed over colours."""
@@ -30,14 +28,10 @@ class Nearest(AnomalyMethod):
         anomaly_map = (image.float() - nearest).square().sum(dim=1)
         return Prediction(anomaly_map, anomaly_map.sum((1, 2)).sqrt())
 
-    def training_step(self, batch: TrainBatch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
-        """Collect the images."""
-        self.seen.append(batch.clean)
+    def collect(self, image: Tensor) -> Tensor:
+        """Keep the images."""
+        return image
 
-    def on_train_epoch_end(self) -> None:
-        """Keep them as the bank."""
-        self.bank_, self.seen = torch.cat(self.seen), []
-
-    def configure_optimizers(self) -> Any:
-        """Nothing is learned by gradients."""
-        return []
+    def fit(self, collected: Tensor) -> None:
+        """Make them the bank."""
+        self.bank_ = collected

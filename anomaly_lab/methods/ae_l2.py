@@ -1,0 +1,43 @@
+"""CPCAE-kNN's baseline "AE-L2": its autoencoder, scored by the error (Saeedi, Giusti, VISAPP 2022, section 4.4)."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.nn.patch_autoencoder import PatchAutoencoder
+from anomaly_lab.types import Prediction, TrainBatch
+
+
+@final
+class AutoencoderL2(AnomalyMethod):
+    """Scores an image by the squared error of its reconstruction, summed over all pixels and colours."""
+
+    def __init__(self, autoencoder: PatchAutoencoder, learning_rate: float) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise ConfigError(f"model.learning_rate: {learning_rate}; give a rate above 0")
+        self.autoencoder, self.learning_rate = autoencoder, learning_rate
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Return the squared error, summed over colours, and its sum as the score."""
+        anomaly_map = (image.float() - self.autoencoder.reconstruct(image)).square().sum(dim=1)
+        return Prediction(anomaly_map, anomaly_map.sum((1, 2)))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ConfigError unless the patches are those of images of this size."""
+        self.autoencoder.check_size(height, width)
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Return the loss of patches drawn from normal images."""
+        return self.autoencoder.loss(batch.clean)
+
+    def configure_optimizers(self) -> Any:
+        """Adam at a constant rate; the paper names no optimiser (GAP 3.4)."""
+        return torch.optim.Adam(self.parameters(), self.learning_rate)
+
+    def panels(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the reconstruction."""
+        return {"reconstruction": self.autoencoder.reconstruct(image)}

@@ -1,0 +1,124 @@
+"""CPCAE-kNN: an autoencoder's residual, its deep features, their nearest neighbours (Saeedi, Giusti, VISAPP 2022)."""
+
+import zlib
+from typing import Any, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from anomaly_lab.backbones import FeatureExtractor
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.estimators.base import Estimator
+from anomaly_lab.estimators.reduce import Standardizer
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.nn.patch_autoencoder import PatchAutoencoder
+from anomaly_lab.types import Prediction, TrainBatch
+
+
+@final
+class CpcaeKnn(AnomalyMethod):
+    """Trains the autoencoder on normal images, then stores the embedded residual of each (sections 3.1, 3.2).
+
+    The residuals of images that the autoencoder has seen are smaller than those of other normal images. With
+    ``residual_folds`` F > 1 each of F further autoencoders leaves a part of the training images out, and a training
+    residual is that of the one that never saw its image; test images are reconstructed by the one trained on all.
+
+    Args:
+        autoencoder: the conditional patch autoencoder.
+        backbone: embeds the residual, three channels in [0, 1], as if it were an image.
+        estimator: scores the standardised embeddings.
+        residual: ``abs`` |x - x'| or ``squared`` (x - x')^2 (GAP 3.3).
+        residual_folds: 1 as in the paper, or the number of further autoencoders.
+        learning_rate: of Adam.
+    """
+
+    def __init__(
+        self,
+        autoencoder: PatchAutoencoder,
+        backbone: FeatureExtractor,
+        estimator: Estimator,
+        residual: Literal["abs", "squared"],
+        residual_folds: int,
+        learning_rate: float,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0 or residual_folds < 1:
+            given = f"model.learning_rate={learning_rate}, model.residual_folds={residual_folds}"
+            raise ConfigError(f"{given}: give a rate above 0 and at least 1 fold")
+        self.autoencoder, self.backbone = autoencoder, backbone.vectors()
+        others = residual_folds if residual_folds > 1 else 0
+        self.left_out: Any = nn.ModuleList(autoencoder.another() for _ in range(others))
+        self.standardizer, self.estimator = Standardizer(), estimator
+        self.residual, self.learning_rate = residual, learning_rate
+
+    def setup(self, stage: str) -> None:
+        """Load pretrained weights before a training starts."""
+        if stage == "fit":
+            self.backbone.load_pretrained()
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ConfigError unless the patches are those of images of this size."""
+        self.autoencoder.check_size(height, width)
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Return the residual, averaged over colours, and the estimator's score of its embedding (equation 4)."""
+        residual = self._residual(image, self.autoencoder)
+        return Prediction(residual.mean(dim=1), self.estimator.score(self.standardizer(self._vectors(residual))))
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Return the standardised embeddings of the residuals, (B, D) float32."""
+        embedding: Tensor = self.standardizer(self._vectors(self._residual(image, self.autoencoder)))
+        return embedding
+
+    def panels(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the reconstruction."""
+        return {"reconstruction": self.autoencoder.reconstruct(image)}
+
+    def _residual(self, image: Tensor, autoencoder: PatchAutoencoder) -> Tensor:
+        difference = (image.float() - autoencoder.reconstruct(image)).abs()
+        return difference if self.residual == "abs" else difference.square()
+
+    def _vectors(self, residual: Tensor) -> Tensor:
+        return torch.cat(self.backbone(residual), dim=1)
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Return the losses of all autoencoders, summed: they share no weight, so each learns as if alone."""
+        loss = self.autoencoder.loss(batch.clean)
+        folds = self._folds(batch.clean)
+        for fold, autoencoder in enumerate(self.left_out):
+            if (seen := folds != fold).any():
+                loss = loss + autoencoder.loss(batch.clean[seen])
+        return loss
+
+    def _folds(self, image: Tensor) -> Tensor:
+        """Return which autoencoder never sees an image, by its content: (B,) int64."""
+        content = (image * 255).round().to(torch.uint8).cpu().numpy()
+        checks = [zlib.crc32(one.tobytes()) % max(1, len(self.left_out)) for one in content]
+        return torch.tensor(checks, device=image.device)
+
+    def on_train_epoch_end(self) -> None:
+        """After the last step, store the embedded residuals of all training images."""
+        if self.trainer.global_step < self.steps:
+            return
+        self.eval()
+        with torch.no_grad():
+            vectors = torch.cat([self._training_vectors(image.to(self.device)) for image in self._normals()])
+            with torch.autocast(vectors.device.type, enabled=False):
+                self.estimator.fit(self.standardizer.fit(vectors)(vectors))
+        self.train()
+
+    def _normals(self) -> Any:
+        return self.trainer.datamodule.normal_batches()  # type: ignore[attr-defined]
+
+    def _training_vectors(self, image: Tensor) -> Tensor:
+        residual = self._residual(image, self.autoencoder)
+        folds = self._folds(image)
+        for fold, autoencoder in enumerate(self.left_out):
+            if (unseen := folds == fold).any():
+                residual[unseen] = self._residual(image[unseen], autoencoder)
+        return self._vectors(residual)
+
+    def configure_optimizers(self) -> Any:
+        """Adam at a constant rate; the paper names no optimiser (GAP 3.4)."""
+        learned = [*self.autoencoder.parameters(), *self.left_out.parameters()]
+        return torch.optim.Adam(learned, self.learning_rate)

@@ -1,0 +1,42 @@
+"""What methods share that learn in one pass over the training images, without gradients."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.types import TrainBatch
+
+
+class FittedMethod(AnomalyMethod, ABC):
+    """Collects something of every training image, then learns from all of it at the end of the only epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.seen: list[Tensor] = []
+
+    @abstractmethod
+    def collect(self, image: Tensor) -> Tensor:
+        """Return what is kept of a (B, 3, H, W) float32 batch of normal images in [0, 1]: (B, ...)."""
+
+    @abstractmethod
+    def fit(self, collected: Tensor) -> None:
+        """Learn from what was kept of all N training images: (N, ...)."""
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+        """Collect."""
+        with torch.no_grad():
+            self.seen.append(self.collect(batch.clean))
+
+    def on_train_epoch_end(self) -> None:
+        """Fit, in float32 whatever the precision of the features."""
+        collected, self.seen = torch.cat(self.seen), []
+        with torch.no_grad(), torch.autocast(collected.device.type, enabled=False):
+            self.fit(collected)
+
+    def configure_optimizers(self) -> Any:
+        """Nothing is learned by gradients."""
+        return []

@@ -1,0 +1,70 @@
+"""PaDiM: a Gaussian for each position (Defard, Setkov, Loesch, Audigier, ICPR 2020 workshops, arXiv 2011.08785)."""
+
+from typing import Annotated, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from anomaly_lab.backbones import FeatureExtractor
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.estimators.gaussian import PositionGaussian
+from anomaly_lab.methods.fitted import FittedMethod
+from anomaly_lab.nn.maps import enlarged
+from anomaly_lab.types import EVALUATION_ONLY, Prediction
+
+
+@final
+class Padim(FittedMethod):
+    """Scores each position by its Mahalanobis distance to the training images' features there (section 3).
+
+    Args:
+        backbone: maps; the coarser ones are enlarged to the first one's size, by the nearest value (section 3.1).
+        channels: kept of all, drawn by ``seed``; the paper: 100 for ResNet18, 550 for Wide ResNet-50 (section 3.3).
+        estimator: the Gaussians.
+        sigma: of the Gaussian that smooths the map, in pixels of the image; the paper's code: 4.
+        seed: draws the channels.
+    """
+
+    channels_: Tensor  # (D,) int64
+
+    def __init__(
+        self,
+        backbone: FeatureExtractor,
+        channels: int,
+        estimator: PositionGaussian,
+        sigma: Annotated[float, EVALUATION_ONLY],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        total = sum(backbone.channels)
+        if not 1 <= channels <= total:
+            raise ConfigError(f"model.channels: {channels}; the layers have {total}, give 1 to {total}")
+        if sigma < 0:
+            raise ConfigError(f"model.sigma: {sigma}; give 0 or more")
+        self.backbone, self.estimator, self.sigma = backbone.maps(), estimator, sigma
+        self.stride = backbone.multiple
+        drawn = torch.randperm(total, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
+        self.register_buffer("channels_", drawn[:channels].sort().values)
+
+    def setup(self, stage: str) -> None:
+        """Load pretrained weights before a training starts."""
+        if stage == "fit":
+            self.backbone.load_pretrained()
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Return the enlarged, smoothed distances, and their maximum as the score."""
+        maps = self.collect(image)
+        distance = self.estimator.score(maps.flatten(1, 2)).view(maps.shape[:3])
+        anomaly_map = enlarged(distance, (image.shape[2], image.shape[3]), self.sigma)
+        return Prediction(anomaly_map, anomaly_map.amax((1, 2)))
+
+    def collect(self, image: Tensor) -> Tensor:
+        """Return the drawn channels at each position of the first layer: (B, h, w, D) float32."""
+        first, *others = self.backbone(image)
+        levels = [first, *(interpolate(level, first.shape[2:], mode="nearest") for level in others)]
+        return torch.cat(levels, dim=1)[:, self.channels_].permute(0, 2, 3, 1).contiguous()
+
+    def fit(self, collected: Tensor) -> None:
+        """Fit the Gaussians."""
+        self.estimator.fit(collected.flatten(1, 2))

@@ -1,0 +1,100 @@
+"""PatchCore: nearest neighbours among a coreset of patches (Roth et al., CVPR 2022, arXiv 2106.08265)."""
+
+import logging
+from typing import Annotated, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from anomaly_lab.backbones import FeatureExtractor
+from anomaly_lab.cache import digest
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.estimators.coreset import greedy_coreset
+from anomaly_lab.estimators.knn import nearest
+from anomaly_lab.methods.fitted import FittedMethod
+from anomaly_lab.nn.maps import enlarged
+from anomaly_lab.types import EVALUATION_ONLY, Prediction
+
+log = logging.getLogger(__name__)
+
+
+@final
+class PatchCore(FittedMethod):
+    """Scores each patch by its distance to the nearest of the coreset, the image by its worst patch, re-weighted.
+
+    Args:
+        backbone: maps; each is averaged over 3 x 3 (section 3.1, p = 3), the coarser ones are enlarged, bilinear.
+        coreset: share of all training patches that is kept, chosen greedily (section 3.2, algorithm 1).
+        projection: dimensions of the random projection that the choice is made in; null makes none.
+        neighbors: b of equation 7, which weighs the image's score; 1 leaves it as it is.
+        sigma: of the Gaussian that smooths the map, in pixels of the image (section 3.3: 4).
+        seed: of the projection and of the first patch.
+    """
+
+    bank_: Tensor  # (M, D) float32
+
+    def __init__(
+        self,
+        backbone: FeatureExtractor,
+        coreset: float,
+        projection: int | None,
+        neighbors: Annotated[int, EVALUATION_ONLY],
+        sigma: Annotated[float, EVALUATION_ONLY],
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if not 0 < coreset <= 1:
+            raise ConfigError(f"model.coreset: {coreset} is no share; give a number above 0, at most 1")
+        if neighbors < 1 or sigma < 0 or (projection is not None and projection < 1):
+            given = f"model.neighbors={neighbors}, model.sigma={sigma}, model.projection={projection}"
+            raise ConfigError(f"{given}: give at least 1, 0 and 1")
+        self.backbone, self.coreset, self.projection = backbone.maps(), coreset, projection
+        self.neighbors, self.sigma, self.seed = neighbors, sigma, seed
+        self.stride = backbone.multiple
+        self.register_buffer("bank_", torch.empty(0))
+
+    def setup(self, stage: str) -> None:
+        """Load pretrained weights before a training starts."""
+        if stage == "fit":
+            self.backbone.load_pretrained()
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Return the enlarged, smoothed distances of the patches, and the re-weighted largest distance as the score."""
+        patches = self.collect(image)
+        batch, height, width, channels = patches.shape
+        flat = patches.view(batch, height * width, channels)
+        distance, rows = (found.view(batch, -1) for found in nearest(flat.flatten(0, 1), self.bank_, 1))
+        score, worst = distance.max(dim=1)
+        chosen = torch.arange(batch, device=image.device)
+        score = score * self._weight(flat[chosen, worst], rows[chosen, worst])
+        coarse = distance.view(batch, height, width)
+        return Prediction(enlarged(coarse, (image.shape[2], image.shape[3]), self.sigma), score)
+
+    def _weight(self, patch: Tensor, row: Tensor) -> Tensor:
+        """Return 1 - softmax over the neighbours of the nearest patch, as equation 7 has it: (B,) float32.
+
+        A patch far from all of a dense region gets more weight than one beside a lonely patch of the bank.
+        """
+        count = min(self.neighbors, len(self.bank_))
+        if count == 1:
+            return torch.ones_like(patch[:, 0])
+        around = self.bank_[nearest(self.bank_[row], self.bank_, count)[1]]  # (B, b, D), the nearest itself among them
+        distance = torch.linalg.vector_norm(patch[:, None] - around, dim=2)
+        own = torch.linalg.vector_norm(patch - self.bank_[row], dim=1)
+        return 1 - torch.exp(own - torch.logsumexp(distance, dim=1))
+
+    def collect(self, image: Tensor) -> Tensor:
+        """Return the patch features of all layers at each position of the first: (B, h, w, D) float32."""
+        first, *others = [avg_pool2d(level, 3, stride=1, padding=1) for level in self.backbone(image)]
+        enlarging = (interpolate(level, first.shape[2:], mode="bilinear") for level in others)
+        return torch.cat([first, *enlarging], dim=1).permute(0, 2, 3, 1).contiguous()
+
+    def fit(self, collected: Tensor) -> None:
+        """Choose the coreset, once for the same patches."""
+        patches = collected.flatten(0, 2)
+        count = max(1, round(self.coreset * len(patches)))
+        log.info("coreset: %d of %d patches", count, len(patches))
+        key = digest("coreset", patches, count, self.projection, self.seed)
+        rows = self.backbone.cache.tensor(key, lambda: greedy_coreset(patches, count, self.projection, self.seed))
+        self.bank_ = patches[rows.to(patches.device)]
