@@ -41,6 +41,7 @@ def main(work: Callable[[DictConfig], dict[str, float] | None] = train_and_test)
             codes.append(report(error))  # caught here: the other jobs of a sweep go on
         finally:
             gc.collect()  # a job's images lie in cycles, and the next job brings its own
+            gc.freeze()  # what is left, the libraries, is not looked through again
 
     try:
         prepare()

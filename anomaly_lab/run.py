@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -108,12 +109,18 @@ def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, 
     return found
 
 
+@lru_cache(maxsize=1)
+def as_composed(model: str, data: str) -> DictConfig:
+    """Return the config of a recipe with nothing else given; a sweep mostly asks for the same again."""
+    return compose("config", [f"model={model}", f"data={data}"])
+
+
 @contextmanager
 def recording(directory: RunDirectory, cfg: DictConfig, identity: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Keep the manifest's status true while the body runs: running, then done or failed."""
     hydra = HydraConfig.get()
     choices = {group: hydra.runtime.choices[group] for group in config.GROUPS}
-    recipe = compose("config", [f"model={choices['model']}", f"data={choices['data']}"])
+    recipe = as_composed(choices["model"], choices["data"])
     manifest = {"status": "running", "choices": choices, "tag": cfg.tag, **identity}
     manifest["differs"] = config.differing(cfg, recipe)
     if directory.checkpoint.exists() and (origin := directory.manifest().get("trained_in")):

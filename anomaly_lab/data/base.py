@@ -66,6 +66,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         if len(sides) != 2 or min(sides) < 1:
             raise ConfigError(f"data.image_size: {self.image_size}; give one side or [height, width], at least 1")
         self._splits: dict[str, list[ImageRecord]] = {}
+        self._fingerprint = ""
         self.crop_box: Sequence[float] | None = None
         self.reference: np.ndarray | None = None  # (H, W, 3) uint8, what images are registered to
 
@@ -96,13 +97,16 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         return len(missing)
 
     def fingerprint(self) -> str:
-        """Return a hash over the contents and the role of every file."""
+        """Return a hash over the contents and the role of every file, computed once."""
+        if self._fingerprint:
+            return self._fingerprint
         files = [(role, r.label, path) for role, rs in self.splits().items() for r in rs for path in r[:2] if path]
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(content_hash, [path for *_, path in files]))
         pairs = zip(files, digests, strict=True)
         lines = (f"{role} {label} {path.name} {digest}" for (role, label, path), digest in pairs)
-        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        self._fingerprint = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return self._fingerprint
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest says of the data, as plain types; after `setup`."""
@@ -115,7 +119,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         """Decode everything once, so that a bad file ends the run before its first step."""
         if "train" not in self.__dict__:
             self.unmasked()
-            key = (self.fingerprint(), self.geometry(), self.register)
+            key = (self.fingerprint(), self.geometry(), self.register, self.memory_gb)
             if key not in LAST:
                 LAST.clear()
                 if self.register:

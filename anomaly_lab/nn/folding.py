@@ -1,12 +1,14 @@
 """A frozen network in the form that computes fastest."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def folded(network: nn.Module, side: int = 64) -> nn.Module:
-    """Fold each batch norm of an eval-mode network that gives a list into the convolution before it; return the network.
+    """Fold each batch norm of an eval-mode network, which gives a list, into the convolution before it; return it.
 
     Which convolution comes before is seen in one pass over a ``side`` x ``side`` image, not guessed from the order of
     the modules. Timm's norms also hold an activation, which stays. Outputs change by rounding alone.
@@ -16,8 +18,8 @@ def folded(network: nn.Module, side: int = 64) -> nn.Module:
     norms = {m: name for name, m in named.items() if isinstance(m, nn.BatchNorm2d) and not m._forward_hooks}
     if not norms:
         return network
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept, so that no two share an id
-    pairs: list[tuple[nn.Module, nn.Module]] = []
+    made: dict[int, tuple[Any, Tensor]] = {}  # the tensors are kept, so that no two share an id
+    pairs: list[tuple[Any, Any]] = []
 
     def remember(module: nn.Module, _: object, output: Tensor) -> None:
         made[id(output)] = (module, output)

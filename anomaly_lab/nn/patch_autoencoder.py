@@ -88,7 +88,7 @@ class PatchAutoencoder(nn.Module):
 
     def forward(self, patches: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (P, 3, s, s) reconstruction and the (P, latent_dim) latent vectors; position is (P, C)."""
-        latent = self.to_latent(torch.cat([self.encoder(patches), position], dim=1)).relu()
+        latent: Tensor = self.to_latent(torch.cat([self.encoder(patches), position], dim=1)).relu()
         return self.decoder(self.from_latent(torch.cat([latent, position], dim=1))), latent
 
     def loss(self, image: Tensor) -> Tensor:
@@ -99,7 +99,8 @@ class PatchAutoencoder(nn.Module):
         wanted = patches[torch.arange(batch, device=image.device)[:, None], drawn].flatten(0, 1)
         again, latent = self(wanted, self.position[drawn].flatten(0, 1))
         error = (again.float() - wanted.float()).square().sum((1, 2, 3))
-        return (error + self.activity_l1 * latent.float().abs().sum(dim=1)).mean()
+        loss: Tensor = (error + self.activity_l1 * latent.float().abs().sum(dim=1)).mean()
+        return loss
 
     def reconstruct(self, image: Tensor) -> Tensor:
         """Return the image put together from its reconstructed patches, overlaps averaged: (B, 3, H, W) float32."""
