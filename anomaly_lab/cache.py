@@ -3,9 +3,9 @@
 import hashlib
 import logging
 import os
-import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -58,12 +58,15 @@ class Cache:
         if not self.limit:
             return
         file = self._file(key)
+        part = file.with_name(f"{key}.{os.getpid()}-{threading.get_ident()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".part", delete=False) as part:
-                np.save(part, value, allow_pickle=False)
-            Path(part.name).replace(file)
+            with part.open("wb") as opened:
+                np.save(opened, value, allow_pickle=False)
+            part.replace(file)
         except OSError as error:
+            with suppress(OSError):
+                part.unlink()
             log.warning("cache: %s cannot be written (%s); what is computed from now on is not kept", file, error)
             self.limit = 0
             return

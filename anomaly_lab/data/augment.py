@@ -7,7 +7,6 @@ from typing import final
 import numpy as np
 
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.synthesis.augmenters import rotated
 
 
 class Augmentation(ABC):
@@ -36,4 +35,6 @@ class Rotation(Augmentation):
         """Return the turned image, or the image itself."""
         if rng.random() >= self.probability:
             return image
+        from anomaly_lab.synthesis.augmenters import rotated  # noqa: PLC0415 - its library takes half a second
+
         return rotated(image, rng.uniform(self.low, self.high))
