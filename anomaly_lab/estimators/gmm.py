@@ -69,7 +69,9 @@ class GaussianMixture(Estimator):
         count, width = vectors.shape
         components = min(self.components, count)
         if components < self.components:
-            log.warning("model.estimator.components: %d, but there are %d vectors", self.components, count)
+            log.warning(
+                "model.estimator.components: %d, but there are %d vectors: all are taken", self.components, count
+            )
         form = self.covariance
         if form == "auto":
             form = "full" if count > 10 * width else "diagonal"

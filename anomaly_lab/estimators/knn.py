@@ -89,17 +89,19 @@ class KNearest(Estimator):
         super().__init__()
         if neighbors < 1:
             raise ConfigError(f"model.estimator.neighbors: must be at least 1, not {neighbors}")
-        self.neighbors, self.distance = neighbors, distance
+        self.neighbors, self.distance, self.capped = neighbors, distance, False
         self.register_buffer("bank_", torch.empty(0))
 
     def fit(self, embedding: Tensor) -> Self:
         """Keep the (N, D) vectors."""
         self.bank_ = embedding.detach().float()
-        if self.neighbors > len(self.bank_):
-            log.warning("model.estimator.neighbors: %d, but the bank has %d", self.neighbors, len(self.bank_))
         return self
 
     def score(self, embedding: Tensor) -> Tensor:
         """Return the (M,) scores of (M, D) vectors; a smaller bank caps the neighbours."""
-        distance, _ = nearest(embedding, self.bank_, min(self.neighbors, len(self.bank_)))
+        count = min(self.neighbors, len(self.bank_))
+        if count < self.neighbors and not self.capped:
+            self.capped = True  # said once; here, since a run may take its bank from another one
+            log.warning("model.estimator.neighbors: %d, but the bank has %d: all are taken", self.neighbors, count)
+        distance, _ = nearest(embedding, self.bank_, count)
         return (distance.square() if self.distance == "squared" else distance).mean(dim=1)

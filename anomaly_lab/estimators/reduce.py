@@ -43,9 +43,9 @@ class Pca(nn.Module):
     def __init__(self, variance: float, max_components: int) -> None:
         super().__init__()
         if not 0 < variance <= 1:
-            raise ConfigError(f"model.pca.variance: must be above 0 and at most 1, not {variance}")
+            raise ConfigError(f"model.reduction.variance: must be above 0 and at most 1, not {variance}")
         if max_components < 1:
-            raise ConfigError(f"model.pca.max_components: must be at least 1, not {max_components}")
+            raise ConfigError(f"model.reduction.max_components: must be at least 1, not {max_components}")
         self.variance, self.max_components = variance, max_components
         self.register_buffer("mean_", torch.empty(0))
         self.register_buffer("components_", torch.empty(0))

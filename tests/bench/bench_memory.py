@@ -3,11 +3,11 @@
     python -m tests.bench.bench_memory [DIR CATEGORY] [--weights FILE] [--methods padim patchcore] [--keep FOLDER]
 
 Both get the same images (MVTec AD's layout; without DIR the demo's nut), the same tf_efficientnet_lite0 with the same
-weights (without FILE the same random ones, which say nothing of accuracy), strides 8 and 16, PaDiM the same 100 channels, 256 px,
-float32 and two threads; each takes its own default batch size. A process is measured from its start to its end: fit,
-test and metrics (the peer's image and pixel AUROC and AUPRO; ours has AP, F1 and intervals, too, and fills its cache,
-which is empty at first). The peer's validation pass on the test set, normalisation and pictures are switched off, and
-our pictures, too.
+weights (without FILE the same random ones, which say nothing of accuracy), strides 8 and 16, the same 100 channels for
+PaDiM, 256 px, float32 and two threads; each takes its own default batch size. A process is measured from its start to
+its end: fit, test and metrics (the peer's image and pixel AUROC and AUPRO; ours has AP, F1 and intervals, too, keeps
+its maps and fills its cache, which is empty at first). The peer's validation pass on the test set, normalisation and
+pictures are switched off, and our pictures, too.
 Needs the extra: pip install -e .[peers]
 """
 

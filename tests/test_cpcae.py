@@ -1,0 +1,168 @@
+"""CPCAE-kNN and AE-L2: scores written out, folds that never saw their image, a fit after the last step."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from torch import Tensor
+
+from anomaly_lab.backbones import BUNDLED, FeatureExtractor
+from anomaly_lab.cache import Cache
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.estimators.knn import KNearest
+from anomaly_lab.methods.ae_l2 import AutoencoderL2
+from anomaly_lab.methods.cpcae_knn import CpcaeKnn
+from anomaly_lab.nn.patch_autoencoder import PatchAutoencoder
+from anomaly_lab.types import TrainBatch
+from tests.runs import composed, on_tree, ran
+from tests.trees import mvtec_tree
+
+SIZE = 32
+TRAIN = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 3, SIZE, SIZE)).astype(np.float32)) / 255
+TEST = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 3, SIZE, SIZE)).astype(np.float32)) / 255
+
+
+def backbone() -> FeatureExtractor:
+    made = FeatureExtractor(BUNDLED, "bundled", ["blocks.2"], "max", Cache("unused", 0))
+    made.load_pretrained()
+    return made
+
+
+def made(residual: str = "abs", folds: int = 1) -> CpcaeKnn:
+    torch.manual_seed(0)
+    autoencoder = PatchAutoencoder(SIZE, 16, 8, [4, 8], 6, "scalar", 1e-3, 9)
+    return CpcaeKnn(autoencoder, backbone(), KNearest(3, "squared"), residual, folds, 1e-2)
+
+
+class Trainer:
+    """As much of Lightning's as the fit after the last step asks for."""
+
+    def __init__(self, step: int) -> None:
+        self.global_step, self.datamodule = step, self
+
+    @staticmethod
+    def normal_batches() -> list[Tensor]:
+        return [TRAIN[:5], TRAIN[5:]]
+
+
+def fitted(method: CpcaeKnn) -> CpcaeKnn:
+    method.steps = 7
+    method._trainer = Trainer(7)
+    method.on_train_epoch_end()
+    return method.eval()
+
+
+@pytest.mark.parametrize("residual", ["abs", "squared"])
+def test_the_score_is_the_papers(residual):
+    method = fitted(made(residual))
+
+    def vectors(images: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            difference = images - method.autoencoder.reconstruct(images)
+        return backbone()(difference.abs() if residual == "abs" else difference**2)[0].double().numpy()
+
+    train, test = vectors(TRAIN), vectors(TEST)
+    mean, std = train.mean(0), train.std(0)
+    distance = cdist((test - mean) / std, (train - mean) / std) ** 2
+    with torch.no_grad():
+        prediction = method(TEST)
+        difference = (TEST - method.autoencoder.reconstruct(TEST)).abs()
+    np.testing.assert_allclose(prediction.score, np.sort(distance)[:, :3].mean(1), rtol=1e-3)
+    wanted = difference if residual == "abs" else difference**2
+    torch.testing.assert_close(prediction.anomaly_map, wanted.mean(1))
+
+
+def test_nothing_is_stored_before_the_last_step():
+    method = made()
+    method.steps, method._trainer = 7, Trainer(6)
+    method.on_train_epoch_end()
+    assert method.estimator.bank_.numel() == 0
+    assert method.training
+    assert fitted(method).estimator.bank_.shape == (9, 40)
+
+
+def test_a_fold_never_learns_from_its_images_and_gives_their_residuals():
+    method = made(folds=3)
+    folds = method._folds(TRAIN)
+    assert set(folds.tolist()) == {0, 1, 2}
+    assert torch.equal(method._folds(TRAIN[[4, 2]]), folds[[4, 2]])  # by content, in whatever batch
+    for fold in range(3):
+        own = TRAIN[folds == fold]
+        method.zero_grad()
+        method.training_step(TrainBatch(own, own, torch.zeros(len(own), SIZE, SIZE).bool()), 0).backward()
+        learns = [any(p.grad is not None for p in autoencoder.parameters()) for autoencoder in method.left_out]
+        assert learns == [other != fold for other in range(3)]
+        assert method.autoencoder.to_latent.weight.grad is not None
+    fitted(method)
+    with torch.no_grad():
+        for row in range(9):
+            own = method.left_out[int(folds[row])]
+            difference = (TRAIN[[row]] - own.reconstruct(TRAIN[[row]])).abs()
+            wanted = method.standardizer(backbone()(difference)[0])
+            torch.testing.assert_close(method.estimator.bank_[[row]], wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_ae_l2_scores_the_squared_error():
+    torch.manual_seed(0)
+    method = AutoencoderL2(PatchAutoencoder(SIZE, 16, 8, [4, 8], 6, "onehot", 1e-3, 9), 1e-2).eval()
+    with torch.no_grad():
+        again, prediction = method.autoencoder.reconstruct(TEST).double(), method(TEST)
+    error = ((TEST.double() - again) ** 2).numpy()
+    np.testing.assert_allclose(prediction.score, error.sum((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(prediction.anomaly_map, error.sum(1), rtol=1e-4)
+
+
+def test_the_autoencoder_learns_what_is_normal():
+    """Sixty steps on stripes: a square on a stripe image then stands out against any stripe image."""
+    rng = np.random.default_rng(5)
+
+    def stripes(count: int) -> Tensor:
+        shift = torch.from_numpy(rng.random((count, 1, 1, 1)))
+        wave = 0.5 + 0.4 * torch.sin(torch.arange(SIZE) / 4 + 6.28 * shift)
+        return wave.expand(count, 3, SIZE, SIZE).float()
+
+    torch.manual_seed(0)
+    method = AutoencoderL2(PatchAutoencoder(SIZE, 16, 8, [8, 16], 8, "scalar", 1e-4, 9), 1e-2)
+    optimizer = method.configure_optimizers()
+    for _ in range(60):
+        images = stripes(8)
+        loss = method.training_step(TrainBatch(images, images, torch.zeros(8, SIZE, SIZE).bool()), 0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    normal, spoiled = stripes(8), stripes(8)
+    spoiled[:, :, 10:18, 12:20] = 1 - spoiled[:, :, 10:18, 12:20]
+    with torch.no_grad():
+        good, bad = method.eval()(normal), method(spoiled)
+    assert bad.score.min() > good.score.max()
+    inside = bad.anomaly_map[:, 10:18, 12:20].mean()
+    assert inside > 3 * bad.anomaly_map[:, :8].mean()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.residual_folds=0", "at least 1 fold"),
+        ("model.learning_rate=0", "give a rate above 0"),
+        ("model.autoencoder.patch_stride=7", "patch_size: 32 with stride 7 does not tile 64 x 64"),
+        ("data.center_crop=48", "model.autoencoder.image_size: 64 x 64, but images have 48 x 48"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_anything_is_read(tmp_path, change, message):
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    with pytest.raises(Exception, match=message) as caught:
+        ran(tmp_path, "model=cpcae_knn_small", *on_tree(tree), "data.image_size=64", "trainer=debug", change)
+    cause = caught.value if isinstance(caught.value, ConfigError) else caught.value.__cause__
+    assert isinstance(cause, ConfigError)
+    assert not list(tmp_path.glob("runs/*/*/*/*"))
+
+
+def test_other_neighbours_take_the_weights_of_the_same_training(tmp_path):
+    tree = mvtec_tree(tmp_path / "data", train=7, size=(64, 64))
+    small = ("model=cpcae_knn_small", *on_tree(tree), "data.image_size=64", "trainer=debug", "evaluation.overlays=0")
+    _, first = ran(tmp_path, *small, "model.estimator.neighbors=1")
+    metrics, second = ran(tmp_path, *small, "model.estimator.neighbors=3")
+    assert (second / "model.ckpt").samefile(first / "model.ckpt")
+    assert not (second / "training.csv").exists()
+    assert metrics
+    assert composed(*small).model.estimator.neighbors == 15
