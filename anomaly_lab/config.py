@@ -41,6 +41,19 @@ IGNORED = (
     ),
 )
 
+
+class MisfitError(ConfigError):
+    """A value does not fit its annotation; the words are found when somebody reads them, which is seldom."""
+
+    def __init__(self, value: Any, want: Any, path: str) -> None:
+        self.value, self.want, self.path = value, want, path
+
+    def __str__(self) -> str:
+        from anomaly_lab.wording import misfit  # noqa: PLC0415 - most configs fit
+
+        return misfit(self.value, self.want, self.path)
+
+
 Leaf = tuple[str, Any, bool]  # dotted path, value (a float where one is wanted), whether it acts at evaluation only
 
 
@@ -152,7 +165,7 @@ def _scalar(value: Any, want: Any, path: str) -> Any:
         return float(value)
     if want in (Any, type(value)) or any(value == x and type(value) is type(x) for x in get_args(want)):
         return value
-    raise _misfit(value, want, path)
+    raise MisfitError(value, want, path)
 
 
 def _first_fit(value: Any, want: Any, path: str) -> list[Leaf]:
@@ -163,8 +176,10 @@ def _first_fit(value: Any, want: Any, path: str) -> list[Leaf]:
         except ConfigError as error:
             errors.append(error)
     # What does not fit deep inside one alternative says more than that no alternative fits.
-    deeper = (error for error in errors if not str(error).startswith(f"{path} must"))
-    raise next(deeper, None) or _misfit(value, want, path)
+    raise next(
+        (error for error in errors if not isinstance(error, MisfitError) or error.path != path),
+        MisfitError(value, want, path),
+    )
 
 
 def _list(value: list[Any], want: Any, path: str) -> list[Leaf]:
@@ -172,7 +187,7 @@ def _list(value: list[Any], want: Any, path: str) -> list[Leaf]:
     fixed = origin is tuple and ... not in arguments
     wants = arguments if fixed else (*arguments, Any)[:1] * len(value)
     if origin not in (list, tuple, Sequence, Any) or len(wants) != len(value):
-        raise _misfit(value, want, path)
+        raise MisfitError(value, want, path)
     leaves = [leaf for i, child in enumerate(value) for leaf in _leaves(child, wants[i], f"{path}[{i}]")]
     nodes = any(not leaf[0].endswith("]") for leaf in leaves)
     return leaves if nodes else [(path, [leaf[1] for leaf in leaves], False)]
@@ -186,7 +201,7 @@ def _keys(node: dict[str, Any], want: Any, path: str) -> dict[str, Any]:
     elif origin in (dict, Mapping, Any):
         return dict.fromkeys(node, (*get_args(want), Any, Any)[1])
     elif origin not in (Frame, Evaluation, Caching):
-        raise _misfit(node, want, path)
+        raise MisfitError(node, want, path)
     parameters = list(inspect.signature(schema, eval_str=True).parameters.values())
     parameters = parameters[node.get("_partial_") is True :]  # the first argument comes at the call
     known = (NODE if "_target_" in node else {}) | {p.name: p.annotation for p in parameters}
@@ -206,7 +221,7 @@ def _target(node: dict[str, Any], want: Any, path: str) -> Callable[..., Any]:
         raise ConfigError(f"{path}._partial_ must be {str(later).lower()}")
     unchecked = kind is Any or (inspect.isclass(kind) and Protocol in kind.__bases__)
     if not unchecked and not (inspect.isclass(kind) and inspect.isclass(made) and issubclass(made, kind)):
-        raise _misfit(node, want, path)
+        raise MisfitError(node, want, path)
     return target
 
 
@@ -223,12 +238,6 @@ def _located(target: Any, path: str) -> Any:
     if name not in own:
         raise ConfigError(f"{path}: {module_name} has no final class or function {name}{_near(name, own)}")
     return own[name]
-
-
-def _misfit(value: Any, want: Any, path: str) -> ConfigError:
-    from anomaly_lab.wording import misfit  # noqa: PLC0415 - most configs fit
-
-    return ConfigError(misfit(value, want, path))
 
 
 def _near(word: Any, choices: Iterable[str]) -> str:

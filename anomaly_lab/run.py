@@ -27,7 +27,7 @@ from anomaly_lab.checkpoints import load_weights, read_checkpoint
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.provenance import provenance, weights_identity
+from anomaly_lab.provenance import provenance
 from anomaly_lab.results import RunDirectory, finished_training
 from anomaly_lab.trainer import TrainerSettings
 
@@ -78,7 +78,11 @@ def identified(cfg: DictConfig, data: AnomalyDataModule) -> tuple[RunDirectory, 
     """
     hydra = HydraConfig.get()
     config_hash, recipe_hash = config.hashes(cfg)
-    weights = weights_identity(OmegaConf.to_container(cfg.model, resolve=True))
+    weights = [value for path, value, _ in config.validate(cfg) if path.endswith(".weights")]
+    if weights:
+        from anomaly_lab.pretrained import weights_identity  # noqa: PLC0415 - most methods start at random
+
+        weights = [weights_identity(word) for word in weights]
     made_from = {"data_fingerprint": data.fingerprint(), "synthesis_source": data.synthesis.source, "weights": weights}
     # What the weights depend on: they are neither gone on with nor shared if any of it differs.
     training_hash = hashlib.sha256(json.dumps([recipe_hash, cfg.seed, made_from]).encode()).hexdigest()

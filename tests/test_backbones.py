@@ -13,7 +13,7 @@ from anomaly_lab.backbones import BUNDLED, FeatureExtractor, bundled, pooled
 from anomaly_lab.cache import Cache
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.nn.folding import folded
-from anomaly_lab.provenance import bundled_weights, weights_identity
+from anomaly_lab.pretrained import bundled_weights, weights_identity
 
 NOTHING = Cache("unused", 0)
 IMAGE = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 3, 64, 48)).astype(np.float32)) / 255
@@ -211,7 +211,7 @@ def test_a_download_that_fails_says_what_to_fetch_and_that_bundled_exists(monkey
 def test_weights_are_named_by_content(tmp_path):
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).write_bytes(content)
-    a, b, c = (weights_identity({"x": {"weights": str(tmp_path / name)}}) for name in "abc")
+    a, b, c = (weights_identity(str(tmp_path / name)) for name in "abc")
     assert a == b != c
-    assert weights_identity({"weights": "imagenet", "n": {"weights": "random"}}) == ["imagenet", "random"]
-    assert weights_identity({"weights": "bundled"}) == weights_identity({"weights": str(bundled_weights())})
+    assert [weights_identity(word) for word in ("imagenet", "random")] == ["imagenet", "random"]
+    assert weights_identity("bundled") == weights_identity(str(bundled_weights()))
