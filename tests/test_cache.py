@@ -11,6 +11,8 @@ import torch
 from anomaly_lab.cache import Cache, digest
 from anomaly_lab.errors import ConfigError
 
+KEY = digest("key")
+
 
 def files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -23,52 +25,64 @@ def test_a_value_is_computed_once_and_comes_back_to_the_bit(tmp_path):
         calls.append(1)
         return torch.arange(6.0).view(2, 3) / 7
 
-    first, second = cache.tensor("ab", compute), cache.tensor("ab", compute)
+    first, second = cache.tensor(KEY, compute), cache.tensor(KEY, compute)
     assert len(calls) == 1
     assert torch.equal(first, second)
     assert torch.equal(first, torch.arange(6.0).view(2, 3) / 7)
     second.zero_()  # what is handed out is the caller's
-    assert cache.tensor("ab", compute).sum() > 0
+    assert cache.tensor(KEY, compute).sum() > 0
 
 
 def test_a_value_is_mapped_not_read(tmp_path):
     cache = Cache(str(tmp_path), 1)
-    cache.put("ab", np.ones(5, np.float32))
-    found = cache.get("ab")
+    cache.put(KEY, np.ones(5, np.float32))
+    found = cache.get(KEY)
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
 
 
 def test_a_file_cut_off_by_a_crash_is_computed_again(tmp_path):
     cache = Cache(str(tmp_path), 1)
-    cache.put("ab", np.arange(1000.0))
+    cache.put(KEY, np.arange(1000.0))
     (file,) = files(tmp_path)
     for length in (0, 40, 4000):
         file.write_bytes(file.read_bytes()[:length])
-        assert cache.get("ab") is None
-        np.testing.assert_array_equal(cache.tensor("ab", lambda: torch.arange(1000.0)), np.arange(1000.0))
+        assert cache.get(KEY) is None
+        np.testing.assert_array_equal(cache.tensor(KEY, lambda: torch.arange(1000.0)), np.arange(1000.0))
 
 
-def test_the_longest_unused_go_first(tmp_path):
-    kilobyte = np.zeros(256, np.float32)
-    cache = Cache(str(tmp_path), 10 * (kilobyte.nbytes + 128) / 2**30)  # 128: numpy's header
-    for index in range(10):
-        cache.put(f"{index:02d}", kilobyte)
-        os.utime(tmp_path / f"{index:02d}" / f"{index:02d}.npy", (1000 + index, 1000 + index))
-    assert len(files(tmp_path)) == 10
-    assert cache.get("00") is not None  # used now: it stays
-    fresh = Cache(str(tmp_path), 10 * (kilobyte.nbytes + 128) / 2**30)
-    fresh.put("10", kilobyte)
-    kept = {file.stem for file in files(tmp_path)}
-    assert {"00", "10"} <= kept
-    assert "01" not in kept
+def test_the_longest_unused_go_first_and_nothing_else_is_touched(tmp_path):
+    kilobyte, keys = np.zeros(256, np.float32), [digest(index) for index in range(11)]
+    room = 10 * (kilobyte.nbytes + 128) / 2**30  # 128: numpy's header
+    cache = Cache(str(tmp_path), room)
+    others = [tmp_path / "bottle/000.png", tmp_path / keys[1][:2] / "notes.npy", tmp_path / "ab/abc/deep.npy"]
+    others += [tmp_path / keys[2][:2] / f"{keys[2]}.77-1.part"]  # another process writes it now
+    for file in others:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"0" * 5000)
+        os.utime(file, (10, 10)) if file.suffix != ".part" else None
+    left = tmp_path / keys[3][:2] / f"{keys[3]}.77-1.part"  # a killed process left it long ago
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"0")
+    os.utime(left, (10, 10))
+    for index, key in enumerate(keys[:10]):
+        cache.put(key, kilobyte)
+        os.utime(tmp_path / key[:2] / f"{key}.npy", (1000 + index, 1000 + index))
+    assert cache.get(keys[0]) is not None  # used now: it stays
+    fresh = Cache(str(tmp_path), room)
+    fresh.put(keys[10], kilobyte)
+    kept = {file.stem for file in files(tmp_path)} & set(keys)
+    assert {keys[0], keys[10]} <= kept
+    assert keys[1] not in kept
     assert len(kept) == 9  # nine tenths, so that the next look is far
+    assert all(file.exists() for file in others)
+    assert not left.exists()
 
 
 def test_zero_gigabytes_keep_nothing_and_a_negative_size_is_an_error(tmp_path):
     cache = Cache(str(tmp_path), 0)
-    cache.put("ab", np.ones(3))
-    assert cache.get("ab") is None
+    cache.put(KEY, np.ones(3))
+    assert cache.get(KEY) is None
     assert files(tmp_path) == []
     with pytest.raises(ConfigError, match=r"cache\.gigabytes: -1"):
         Cache(str(tmp_path), -1)
@@ -78,9 +92,23 @@ def test_a_folder_that_cannot_be_written_costs_time_but_ends_nothing(tmp_path, c
     (tmp_path / "file").write_text("no folder")
     cache = Cache(str(tmp_path / "file"), 1)
     for _ in range(2):
-        assert cache.tensor("ab", lambda: torch.ones(2)).tolist() == [1, 1]
+        assert cache.tensor(KEY, lambda: torch.ones(2)).tolist() == [1, 1]
     assert len(caplog.messages) == 1
     assert "cannot be written" in caplog.messages[0]
+
+
+def test_a_disk_that_became_full_keeps_what_it_has(tmp_path, monkeypatch):
+    cache = Cache(str(tmp_path), 1)
+    cache.put(KEY, np.ones(3))
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    cache.put(digest("other"), np.ones(3))
+    assert cache.get(digest("other")) is None
+    assert cache.get(KEY) is not None
+    assert len(files(tmp_path)) == 1
 
 
 def _write(folder: str, worker: int, found: "multiprocessing.Queue[bool]") -> None:

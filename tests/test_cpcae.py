@@ -1,5 +1,9 @@
 """CPCAE-kNN and AE-L2: scores written out, folds that never saw their image, a fit after the last step."""
 
+import csv
+import shutil
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +43,11 @@ class Trainer:
 
     def __init__(self, step: int) -> None:
         self.global_step, self.datamodule = step, self
+        self.precision_plugin = self
+
+    @staticmethod
+    def forward_context():
+        return nullcontext()
 
     @staticmethod
     def normal_batches() -> list[Tensor]:
@@ -166,3 +175,31 @@ def test_other_neighbours_take_the_weights_of_the_same_training(tmp_path):
     assert not (second / "training.csv").exists()
     assert metrics
     assert composed(*small).model.estimator.neighbors == 15
+
+
+def test_under_mixed_precision_training_images_are_nearest_to_themselves(tmp_path):
+    """The bank and the scores of a test come from the same arithmetic."""
+    tree = mvtec_tree(tmp_path / "data", train=7, size=(64, 64))
+    shutil.rmtree(tree / "part/test/good")
+    shutil.copytree(tree / "part/train/good", tree / "part/test/good")
+    small = ("model=cpcae_knn_small", *on_tree(tree), "data.image_size=64", "trainer=debug", "evaluation.overlays=0")
+    _, path = ran(tmp_path, *small, "trainer.precision=bf16-mixed", "model.estimator.neighbors=1", "data.holdout=0")
+    with (path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    scores = {label: [float(row["score"]) for row in rows if row["label"] == label] for label in "01"}
+    assert max(scores["0"]) < 0.05 * min(scores["1"])
+
+
+def test_folds_and_an_augmentation_exclude_each_other(tmp_path):
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    turned = "data.augment={_target_:anomaly_lab.data.augment.Rotation,probability:1.0,degrees:[1,2]}"
+    with pytest.raises(ConfigError, match=r"model\.residual_folds: .* give data\.augment=null"):
+        ran(
+            tmp_path,
+            "model=cpcae_knn_small",
+            *on_tree(tree),
+            "data.image_size=64",
+            "trainer=debug",
+            turned,
+            "model.residual_folds=2",
+        )

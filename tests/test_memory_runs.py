@@ -1,6 +1,7 @@
 """Whole runs of the methods on frozen features: what they share, what they keep, what a changed file means."""
 
 import csv
+import inspect
 import shutil
 
 import numpy as np
@@ -13,8 +14,9 @@ from anomaly_lab.backbones import bundled
 from anomaly_lab.data import base
 from anomaly_lab.data.datasets import AddressedSampler, TrainDataset
 from anomaly_lab.data.hierarchical import HierarchicalTransformation
+from anomaly_lab.data.mvtec import MVTec
 from anomaly_lab.data.registration import register, warped
-from anomaly_lab.errors import ConfigError, RunError
+from anomaly_lab.errors import ConfigError, DataError, RunError
 from anomaly_lab.synthesis.none import NoSynthesis
 from tests.data_modules import mvtec, ready
 from tests.runs import on_tree, ran
@@ -145,7 +147,7 @@ def test_registered_images_lie_alike_in_training_and_in_a_loaded_run(tmp_path):
     plain, registered = (ready(mvtec(tmp_path / "data", image_size=96, register=on)) for on in (False, True))
     spread = [data.train.images.astype(float).std(axis=0).mean() for data in (plain, registered)]
     assert spread[1] < spread[0] / 3
-    np.testing.assert_array_equal(registered.reference, plain.train.images[0])
+    np.testing.assert_array_equal(registered.reference, part(0))
     given = (
         "model=variation",
         "data=mvtec",
@@ -162,3 +164,34 @@ def test_registered_images_lie_alike_in_training_and_in_a_loaded_run(tmp_path):
     assert np.abs(turned.astype(float) - part(0)).mean() < 3
     with pytest.raises(ConfigError, match=r"evaluation\.resolution: original does not go with data\.register"):
         ran(tmp_path, *given, "data.register=true", "evaluation.resolution=original")
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad"])
+def test_registration_comes_before_the_resize_so_a_tall_photograph_is_only_turned(tmp_path, fit):
+    root = tmp_path / "data/part"
+    for folder, turns in {"train/good": (0, 15, 40), "test/good": (20,)}.items():
+        (root / folder).mkdir(parents=True)
+        for angle in turns:
+            tall = np.full((140, 96, 3), 60, np.uint8)
+            tall[22:118] = part(angle)
+            Image.fromarray(tall).save(root / folder / f"{angle:03}.png")
+    images = ready(mvtec(tmp_path / "data", image_size=96, register=True, fit=fit)).train.images.astype(float)
+    assert np.abs(images[1:] - images[0]).mean() < 3
+
+
+def test_photographs_of_unlike_sizes_cannot_be_registered(tree, tmp_path):
+    copy = shutil.copytree(tree, tmp_path / "copy")
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(copy / "part/test/good/001.png")
+    with pytest.raises(DataError, match=r"001\.png: has .*\(30, 40\).* wants photographs of one size"):
+        ready(mvtec(copy, register=True))
+
+
+def test_no_argument_of_a_data_set_has_a_default():
+    """A field named like a method of the metaclass would silently take that as its default."""
+    assert all(p.default is p.empty for p in inspect.signature(MVTec).parameters.values())
+
+
+@pytest.mark.parametrize("change", ["trainer.max_epochs=2", "data.sampling=replacement"])
+def test_a_fit_wants_each_image_once(tree, tmp_path, change):
+    with pytest.raises(ConfigError, match=r"give trainer\.max_epochs=1 data\.sampling=shuffle"):
+        ran(tmp_path, "model=padim_small", *on_tree(tree), *SMALL, change)

@@ -13,7 +13,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from anomaly_lab.callbacks.evaluation import Evaluation
 from anomaly_lab.callbacks.poison import Poison, copied
 from anomaly_lab.data.hierarchical import FAMILIES, poisoned
-from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.nearest import Nearest
 from anomaly_lab.results import RunDirectory
@@ -47,10 +46,10 @@ def nearest(data):
     return method
 
 
-def measured(path, data, method, families=FAMILIES, severities=SEVERITIES):
+def measured(path, data, method):
     """Test as a run does; return the metrics."""
     directory = RunDirectory(path)
-    watching = [Evaluation(directory, data, "network", 0.3, 0.05, 0), Poison(directory, data, families, severities)]
+    watching = [Evaluation(directory, data, "network", 0.3, 0.05, 0), Poison(directory, data)]
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = L.Trainer(
         accelerator="cpu", default_root_dir=path, enable_model_summary=False, callbacks=watching, **quiet
@@ -117,7 +116,7 @@ def test_table_has_the_clean_row_first_and_evaluations_metrics_stay(tree, tmp_pa
 
 def test_scores_move_away_from_the_clean_ones_with_severity(tmp_path):
     data = ready(mvtec(mvtec_tree(tmp_path / "tree", train=2, good=30, bad=2)))
-    measured(tmp_path / "run", data, nearest(data), families=["photometry", "degradation"])
+    measured(tmp_path / "run", data, nearest(data))
     rows = table(tmp_path / "run" / "poison_predictions.csv")
     clean = [float(row["score"]) for row in table(tmp_path / "run" / "predictions.csv") if row["label"] == "0"]
     for family in ("photometry", "degradation"):
@@ -166,13 +165,13 @@ def test_test_images_stay_as_they_are(tree, tmp_path):
 
 def test_picture_shows_the_copies_of_the_first_normal_image(tree, tmp_path):
     data = ready(mvtec(tree))
-    measured(tmp_path, data, Spread(), severities=[3, 1])
+    measured(tmp_path, data, Spread())
     found = cv2.imread(str(tmp_path / "maps" / "poison.png"))[..., ::-1]
     row = [record.label for record in data.test.records].index(False)
     image, (tall, wide) = data.test.images[row], (224, round(224 * SIZE[1] / SIZE[0]))
-    assert found.shape == (3 * (26 + 22 + tall), 3 * (wide + 6), 3)
+    assert found.shape == (3 * (26 + 22 + tall), 4 * (wide + 6), 3)
     for line, family in enumerate(FAMILIES):
-        shown = [image, copied(image, family, 1, row), copied(image, family, 3, row)]
+        shown = [image, *(copied(image, family, severity, row) for severity in SEVERITIES)]
         for column, picture in enumerate(shown):
             top, left = line * (48 + tall) + 48, column * (wide + 6) + 3
             expected = cv2.resize(picture, (wide, tall), interpolation=cv2.INTER_NEAREST)
@@ -190,20 +189,3 @@ def test_one_label_alone_is_said_and_gives_no_keys(tree, tmp_path, caplog):
     assert not [name for name in metrics if "poison" in name]
     assert not list(tmp_path.rglob("poison*"))
     assert "no poisoned metrics" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("families", "severities", "key"),
-    [
-        ([], [1], "families"),
-        (["geometry", "geometry"], [1], "families"),
-        (["weather"], [1], "families"),
-        (["geometry"], [], "severities"),
-        (["geometry"], [0, 1], "severities"),
-        (["geometry"], [4], "severities"),
-        (["geometry"], [2, 2], "severities"),
-    ],
-)
-def test_user_errors_name_the_key(tree, tmp_path, families, severities, key):
-    with pytest.raises(ConfigError, match=f"^evaluation.poison.{key}:.*give"):
-        Poison(RunDirectory(tmp_path), mvtec(tree), families, severities)

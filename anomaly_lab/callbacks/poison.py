@@ -1,7 +1,6 @@
 """How much of a method is left when the photographs are not ideal: HIT-MiLF's poison protocol for any method."""
 
 import logging
-from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import cv2
@@ -11,13 +10,13 @@ import numpy as np
 from anomaly_lab.callbacks.evaluation import predict_rows
 from anomaly_lab.callbacks.overlays import sheet
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.hierarchical import FAMILIES, WORST, Family, check_families, poisoned
-from anomaly_lab.errors import ConfigError
+from anomaly_lab.data.hierarchical import FAMILIES, WORST, Family, poisoned
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.metrics.curves import ExactCurves
 from anomaly_lab.results import RunDirectory
 
 log = logging.getLogger(__name__)
+SEVERITIES = tuple(range(1, WORST + 1))
 POISON = 4  # first part of each random address, as in data/datasets.py
 
 
@@ -37,16 +36,12 @@ class Poison(L.Callback):
 
     Adds to metrics.json ``poison_FAMILY_SEVERITY_image_auroc, _image_ap`` and, their plain means over all cells,
     ``poisoned_image_auroc, _ap``; writes poison.csv, poison_predictions.csv and maps/poison.png. The copies depend on
-    family, severity and row alone, so all methods and seeds see the same (methods 4.2; Farady et al. 2023).
+    family, severity, row and the size of the image alone, so all methods of one size see the same (methods 4.2; Farady
+    et al. 2023). They are made of the image as the network sees it: cropped, and registered if ``data.register``.
     """
 
-    def __init__(
-        self, directory: RunDirectory, data: AnomalyDataModule, families: Sequence[Family], severities: Sequence[int]
-    ) -> None:
-        check_families("evaluation.poison.families", families)
-        if not severities or len(set(severities)) < len(severities) or not set(severities) <= set(range(1, WORST + 1)):
-            raise ConfigError(f"evaluation.poison.severities: {list(severities)}; give some of 1, 2, 3, each once")
-        self.directory, self.data, self.families, self.severities = directory, data, families, severities
+    def __init__(self, directory: RunDirectory, data: AnomalyDataModule) -> None:
+        self.directory, self.data = directory, data
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Score, and write the numbers."""
@@ -56,10 +51,10 @@ class Poison(L.Callback):
             log.warning("no poisoned metrics: all test images are of one kind, normal or anomalous")
             return
         cells: list[Cell] = []
-        for family in self.families:
-            cells += [self._measured(trainer, pl_module, family, severity, labels) for severity in self.severities]
-            found = ", ".join(f"{cell.auroc:.4f}" for cell in cells[-len(self.severities) :])
-            log.info("poison: image AUROC %s under %s of severity %s", found, family, list(self.severities))
+        for family in FAMILIES:
+            cells += [self._measured(trainer, pl_module, family, severity, labels) for severity in SEVERITIES]
+            found = ", ".join(f"{cell.auroc:.4f}" for cell in cells[-len(SEVERITIES) :])
+            log.info("poison: image AUROC %s under %s of severity %s", found, family, SEVERITIES)
         self._write(cells)
         with self.directory.replacing("maps/poison.png") as file:
             picture = self._pictures(int(labels.argmin()))
@@ -101,8 +96,8 @@ class Poison(L.Callback):
         """Return one test image, clean and as the method saw its copies, a line for each family."""
         image, name = self.data.test.images[row], self.data.test.records[row].image.name
         lines = []
-        for family in self.families:
-            copies = {f"severity {s}": copied(image, family, s, row) for s in sorted(self.severities)}
+        for family in FAMILIES:
+            copies = {f"severity {s}": copied(image, family, s, row) for s in SEVERITIES}
             lines.append(sheet(f"{family}: {name}", {"clean": image} | copies))
         return np.concatenate(lines)
 

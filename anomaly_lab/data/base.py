@@ -5,7 +5,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -45,7 +45,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     center_crop: int | None
     crop: Literal["auto"] | Sequence[float] | None
     fit: Literal["stretch", "pad"]
-    register: bool
+    register: bool = field()  # field: else ABCMeta.register would be its default
     masks: Annotated[Literal["auto", "required"], EVALUATION_ONLY]
     holdout: float
     augment: Augmentation | None
@@ -68,7 +68,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         self._splits: dict[str, list[ImageRecord]] = {}
         self._fingerprint = ""
         self.crop_box: Sequence[float] | None = None
-        self.reference: np.ndarray | None = None  # (H, W, 3) uint8, what images are registered to
+        self.reference: np.ndarray | None = None  # (h, w, 3) uint8, the photograph that others are registered to
 
     @abstractmethod
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
@@ -123,7 +123,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             if key not in LAST:
                 LAST.clear()
                 if self.register:
-                    self.reference = decode(self.splits()["train"][:1], self.geometry(), 1.0).images[0]
+                    self.reference = read_image(self.splits()["train"][0].image)
                 LAST[key] = (self.reference, [self._decode(role) for role in self.splits()])
             self.reference, decoded = LAST[key]
             pairs = zip(decoded, self.splits().values(), strict=True)
@@ -146,7 +146,14 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         from anomaly_lab.data.part_box import find_part  # noqa: PLC0415 - few data sets need it
 
         records = self.splits()["train"]
-        return find_part([read_image(record.image) for record in records[:: max(1, len(records) // 32)]])
+        files = [record.image for record in records[:: max(1, len(records) // 32)]]
+        photographs = [read_image(file) for file in files]
+        if self.register:
+            from anomaly_lab.data.registration import onto  # noqa: PLC0415 - as above
+
+            pairs = zip(photographs, files, strict=True)
+            photographs = [onto(photographs[0], photograph, None, file)[0] for photograph, file in pairs]
+        return find_part(photographs)
 
     def train_dataloader(self) -> DataLoader[TrainBatch]:
         """Return the training batches of one epoch; the order and the content depend on (seed, epoch) alone."""

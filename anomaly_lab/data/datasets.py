@@ -32,8 +32,7 @@ def decode(
 ) -> Split:
     """Read every record once, by threads, at the network's size; forked workers share the arrays.
 
-    Where there is a ``reference``, (H, W, 3) uint8 at the network's size, images are turned and shifted onto it.
-
+    Where there is a ``reference``, an (h, w, 3) uint8 photograph, the others are first turned and shifted onto it.
     Beyond ``memory_gb`` the images lie in an unnamed temporary file, which ends with the process.
 
     Raises:
@@ -48,17 +47,18 @@ def decode(
     masks = np.zeros(shape, bool)
 
     def read(row: int) -> tuple[Placement, tuple[int, int]]:
-        image = read_image(records[row].image)
+        image, mask = read_image(records[row].image), None
         size = (image.shape[0], image.shape[1])
         placement = geometry.place(size)
-        images[row] = resize_image(image, placement, geometry.size)
-        if (mask := records[row].mask) is not None:
-            masks[row] = resize_mask(read_mask(mask, size), placement, geometry.size)
+        if (file := records[row].mask) is not None:
+            mask = read_mask(file, size)
         if reference is not None:
-            from anomaly_lab.data.registration import register, warped, warped_mask  # noqa: PLC0415 - few need it
+            from anomaly_lab.data.registration import onto  # noqa: PLC0415 - few data sets need it
 
-            matrix = register(images[row], reference)
-            images[row], masks[row] = warped(images[row], matrix), warped_mask(masks[row], matrix)
+            image, mask = onto(reference, image, mask, records[row].image)
+        images[row] = resize_image(image, placement, geometry.size)
+        if mask is not None:
+            masks[row] = resize_mask(mask, placement, geometry.size)
         return placement, size
 
     with ThreadPoolExecutor() as pool:

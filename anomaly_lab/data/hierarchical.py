@@ -142,7 +142,9 @@ class HierarchicalTransformation(Augmentation):
             raise ConfigError(f"data.augment.depth: {depth} is no level of the tree; give 1 to {DEEPEST}")
         if copies < 1:
             raise ConfigError(f"data.augment.copies: {copies}; give at least 1, or data.augment=null for none")
-        check_families("data.augment.families", families)
+        if not families or len(set(families)) < len(families) or not set(families) <= set(FAMILIES):
+            shown = f"{list(families)}; give some of {', '.join(FAMILIES)}, each once"
+            raise ConfigError(f"data.augment.families: {shown}")
         self.depth, self.copies = depth, copies
         self.operations = [operation for family in families for operation in OPERATIONS[family].values()]
         self.operations += [FLIP] if flip and "geometry" in families else []
@@ -168,9 +170,3 @@ def poisoned(image: np.ndarray, family: Family, severity: int, rng: np.random.Ge
     operations = list(OPERATIONS[family].values())
     operation = operations[rng.integers(len(operations))]
     return operation.apply(image, rng, *[s.worsened(severity, rng) for s in operation.strengths])
-
-
-def check_families(key: str, families: Sequence[str]) -> None:
-    """Raise ConfigError, naming the key, unless these are some families, each once."""
-    if not families or len(set(families)) < len(families) or not set(families) <= set(FAMILIES):
-        raise ConfigError(f"{key}: {list(families)}; give some of {', '.join(FAMILIES)}, each once")

@@ -11,7 +11,10 @@ from anomaly_lab.estimators.base import WORKING_NUMBERS, Estimator, whitening
 
 @final
 class PositionGaussian(Estimator):
-    """Mahalanobis distances, each patch to the Gaussian of its position; ``ridge`` is the paper's epsilon, 0.01."""
+    """Mahalanobis distances, each patch to the Gaussian of its position; ``ridge`` is the paper's epsilon, 0.01.
+
+    It is at least 1e-6 of a covariance's trace, which float32 needs.
+    """
 
     mean_: Tensor  # (P, D) float32
     precision_: Tensor  # (P, D, D) float32, W with W^T W the inverse covariance

@@ -33,8 +33,8 @@ class GaussianMixture(Estimator):
     """K Gaussians with ``full`` or ``diagonal`` covariances; ``auto``: full above 10 vectors per dimension.
 
     The best by likelihood of ``restarts`` from k-means++; each ends after ``iterations`` or as soon as the mean
-    log-likelihood gains less than ``tolerance``. ``ridge`` is added to every variance. One full component is the
-    Mahalanobis detector.
+    log-likelihood gains less than ``tolerance``. ``ridge`` is added to every variance; to a full one at least
+    1e-6 of its trace, which float32 needs. One full component is the Mahalanobis detector.
     """
 
     weights_: Tensor
@@ -97,9 +97,9 @@ class GaussianMixture(Estimator):
             likelihood = joint.logsumexp(dim=1, keepdim=True)
             gain, reached = likelihood.mean().item() - reached, likelihood.mean().item()
             if gain < self.tolerance:
-                break
+                return reached, mixture
             mixture = maximise(vectors, (joint - likelihood).exp(), form, self.ridge)
-        return reached, mixture
+        return log_joint(vectors, mixture).logsumexp(dim=1).mean().item(), mixture
 
 
 def log_joint(vectors: Tensor, mixture: Mixture) -> Tensor:

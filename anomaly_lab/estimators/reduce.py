@@ -57,7 +57,7 @@ class Pca(nn.Module):
         self.mean_ = vectors.mean(dim=0)
         with torch.autocast(vectors.device.type, enabled=False):
             _, spread, axes = torch.linalg.svd(vectors - self.mean_, full_matrices=False)
-        energy = spread.square().cumsum(dim=0)
+        energy = spread.square().cpu().cumsum(dim=0)  # on a GPU a sum in running order is not deterministic
         enough = int((energy < self.variance * energy[-1]).sum()) + 1
         axes = axes[: max(1, min(enough, self.max_components, len(vectors) - 1, vectors.shape[1]))]
         # The decomposition leaves the signs open; the largest loading decides, so that every machine agrees.

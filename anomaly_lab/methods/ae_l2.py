@@ -26,10 +26,6 @@ class AutoencoderL2(AnomalyMethod):
         anomaly_map = (image.float() - self.autoencoder.reconstruct(image)).square().sum(dim=1)
         return Prediction(anomaly_map, anomaly_map.sum((1, 2)))
 
-    def check_size(self, height: int, width: int) -> None:
-        """Raise ConfigError unless the patches are those of images of this size."""
-        self.autoencoder.check_size(height, width)
-
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
         """Return the loss of patches drawn from normal images."""
         return self.autoencoder.loss(batch.clean)

@@ -1,7 +1,7 @@
 """The contract of a detector."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning as L
 import torch
@@ -9,6 +9,14 @@ from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.types import EvalBatch, Prediction, TrainBatch
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """A part of a method that takes images of some sizes only."""
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ConfigError unless images of this size fit."""
 
 
 class AnomalyMethod(L.LightningModule, ABC):
@@ -34,6 +42,9 @@ class AnomalyMethod(L.LightningModule, ABC):
         if height % self.stride or width % self.stride or min(height, width) < 2 * self.stride > 2:
             wanted = f"multiples of {self.stride} from {2 * self.stride} on"
             raise ConfigError(f"data.image_size: {type(self).__name__} takes {wanted}, not {height} x {width}")
+        for part in self.children():
+            if isinstance(part, Sized):
+                part.check_size(height, width)
 
     def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:  # noqa: ARG002
         """Hand the `Prediction` to the callbacks."""

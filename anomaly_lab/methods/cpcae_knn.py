@@ -54,11 +54,11 @@ class CpcaeKnn(AnomalyMethod):
     def setup(self, stage: str) -> None:
         """Load pretrained weights before a training starts."""
         if stage == "fit":
+            if len(self.left_out) and self.trainer.datamodule.augment is not None:  # type: ignore[attr-defined]
+                raise ConfigError(
+                    "model.residual_folds: an augmented image hides whose it is; give data.augment=null, or 1"
+                )
             self.backbone.load_pretrained()
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise ConfigError unless the patches are those of images of this size."""
-        self.autoencoder.check_size(height, width)
 
     def forward(self, image: Tensor) -> Prediction:
         """Return the residual, averaged over colours, and the estimator's score of its embedding (equation 4)."""
@@ -101,7 +101,7 @@ class CpcaeKnn(AnomalyMethod):
         if self.trainer.global_step < self.steps:
             return
         self.eval()
-        with torch.no_grad():
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():  # as Lightning does in a test step
             vectors = torch.cat([self._training_vectors(image.to(self.device)) for image in self._normals()])
             with torch.autocast(vectors.device.type, enabled=False):
                 self.estimator.fit(self.standardizer.fit(vectors)(vectors))

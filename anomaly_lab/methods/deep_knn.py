@@ -28,7 +28,6 @@ class DeepKnn(FittedMethod):
     def __init__(self, backbone: FeatureExtractor, estimator: Estimator) -> None:
         super().__init__()
         self.backbone, self.standardizer, self.estimator = backbone.vectors(), Standardizer(), estimator
-        self.stride = backbone.multiple
 
     def setup(self, stage: str) -> None:
         """Load pretrained weights before a training starts."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.types import TrainBatch
 
@@ -25,6 +26,14 @@ class FittedMethod(AnomalyMethod, ABC):
     @abstractmethod
     def fit(self, collected: Tensor) -> None:
         """Learn from what was kept of all N training images: (N, ...)."""
+
+    def on_train_start(self) -> None:
+        """Raise ConfigError unless each training image comes exactly once."""
+        if self.trainer.max_epochs != 1 or self.trainer.datamodule.sampling != "shuffle":  # type: ignore[attr-defined]
+            given = "this method sees each training image once"
+            raise ConfigError(
+                f"trainer.max_epochs, data.sampling: {given}; give trainer.max_epochs=1 data.sampling=shuffle"
+            )
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
         """Collect."""

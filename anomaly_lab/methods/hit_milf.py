@@ -31,7 +31,7 @@ class HitMilf(FittedMethod):
     def __init__(self, backbone: FeatureExtractor, reduction: Pca, estimator: Estimator) -> None:
         super().__init__()
         self.backbone, self.standardizer, self.reduction = backbone.vectors(), Standardizer(), reduction
-        self.estimator, self.stride = estimator, backbone.multiple
+        self.estimator = estimator
 
     def setup(self, stage: str) -> None:
         """Load pretrained weights before a training starts."""

@@ -43,7 +43,6 @@ class Padim(FittedMethod):
         if sigma < 0:
             raise ConfigError(f"model.sigma: {sigma}; give 0 or more")
         self.backbone, self.estimator, self.sigma = backbone.maps(), estimator, sigma
-        self.stride = backbone.multiple
         drawn = torch.randperm(total, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
         self.register_buffer("channels_", drawn[:channels].sort().values)
 

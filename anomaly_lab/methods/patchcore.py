@@ -51,7 +51,6 @@ class PatchCore(FittedMethod):
             raise ConfigError(f"{given}: give at least 1, 0 and 1")
         self.backbone, self.coreset, self.projection = backbone.maps(), coreset, projection
         self.neighbors, self.sigma, self.seed = neighbors, sigma, seed
-        self.stride = backbone.multiple
         self.register_buffer("bank_", torch.empty(0))
 
     def setup(self, stage: str) -> None:

@@ -46,6 +46,8 @@ class PatchAutoencoder(nn.Module):
         self.size, self.stride = patch_size, patch_stride
         self.height, self.width = (image_size, image_size) if isinstance(image_size, int) else image_size
         sides = (self.height, self.width)
+        if not channels:
+            raise ConfigError("model.autoencoder.channels: give the width of at least one convolution")
         if patch_size > min(sides) or not 1 <= patch_stride <= patch_size or patch_size % 2 ** len(channels):
             tiles = f"a multiple of {2 ** len(channels)}, at most the image's side, with a stride of 1 to its own side"
             raise ConfigError(f"model.autoencoder.patch_size: {patch_size} (stride {patch_stride}); give {tiles}")
