@@ -49,11 +49,10 @@ class FeatureExtractor(nn.Module):
         networks.check(name, weights)
         whole, self.making = networks.sketched(name)
         known = [level["module"] for level in whole.feature_info.info]
-        for layer in layers or ["(none)"]:
-            if layer not in known or len(set(layers)) < len(layers):
-                raise ConfigError(
-                    f"model.backbone.layers: {layer} is no layer of {name}, or there twice; it has {', '.join(known)}"
-                )
+        wrong = [layer for layer in layers if layer not in known]
+        if wrong or not layers or len(set(layers)) < len(layers):
+            problem = f"{wrong[0]} is no layer of {name}" if wrong else "give at least one layer, and each once"
+            raise ConfigError(f"model.backbone.layers: {problem}; {name} has {', '.join(known)}")
         indices = sorted(known.index(layer) for layer in layers)
         self.order = [indices.index(known.index(layer)) for layer in layers]
         self.weights, self.layers, self.pool, self.cache = weights, list(layers), pool, cache

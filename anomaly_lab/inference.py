@@ -72,6 +72,8 @@ class LoadedRun:
         return Prediction(*(torch.cat(values).cpu() for values in zip(*predictions, strict=True)))
 
     def _place(self, array: np.ndarray) -> torch.Tensor:
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"want a list of (h, w, 3) uint8 RGB arrays, not of {type(array).__name__}; see read_image")
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
         if self.reference is not None:

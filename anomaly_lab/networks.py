@@ -1,5 +1,6 @@
 """Networks of timm, cut and frozen, and where their weights come from."""
 
+import difflib
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -21,11 +22,12 @@ BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficie
 def check(name: str, weights: str) -> None:
     """Raise ConfigError for a network that timm lacks, or weights that nobody can give it."""
     if not is_model(name.partition(".")[0]):
-        close = timm.list_models(f"*{name.partition('.')[0][:8]}*")[:5]
-        hint = f"; near: {', '.join(close)}" if close else ""
+        close = difflib.get_close_matches(name.partition(".")[0], timm.list_models(), 3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise ConfigError(f"model.backbone.name: timm {timm.__version__} has no {name}{hint}")
     if weights == "bundled" and name != BUNDLED:
-        raise ConfigError(f"model.backbone.weights: bundled are those of {BUNDLED}, not of {name}; give its name too")
+        ways = f"give imagenet or a FILE of timm's weights of {name}"
+        raise ConfigError(f"model.backbone.weights: bundled are those of {BUNDLED}; {ways}")
     if weights not in {"imagenet", "bundled", "random"} and not Path(weights).is_file():
         ways = "give imagenet, bundled, random or a FILE of timm's weights"
         raise ConfigError(f"model.backbone.weights: no file {weights}; {ways}")
@@ -77,11 +79,13 @@ def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
         return frozen(_created(name, overlay, making))
     except Exception as error:  # the hub, the file and the shapes each raise their own
         lines = str(error).strip().replace("\t", "").split("\n")
-        reason = next((line for line in lines if "size mismatch" in line), lines[0]).partition(". ")[0]
+        said = next((line for line in lines if "size mismatch" in line), lines[0]).partition(". ")[0]
+        reason = said if " " in said else f"{type(error).__name__} {said}"
         settings: Any = timm.get_pretrained_cfg(name)
         where = f"huggingface.co/{settings.hf_hub_id}: model.safetensors" if settings.hf_hub_id else settings.url
         ways = f"give model.backbone.weights=FILE with timm's weights of {name} ({where})"
-        way_out = f"{ways}, or model.backbone.name={BUNDLED} model.backbone.weights=bundled with layers of its own"
+        other = f"model.backbone.name={BUNDLED} and layers of its own, e.g. model.backbone.layers=[blocks.2,blocks.4]"
+        way_out = f"{ways}, or model.backbone.weights=bundled{'' if name == BUNDLED else f' with {other}'}"
         raise ConfigError(f"model.backbone.weights: {weights} cannot be used ({reason}); {way_out}") from error
 
 

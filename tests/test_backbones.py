@@ -197,12 +197,18 @@ def test_nothing_stale_comes_back(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layers": ("blocks.9",)}, r"model\.backbone\.layers: blocks\.9 .* it has blocks\.0, blocks\.1, blocks\.2"),
-        ({"layers": ()}, r"model\.backbone\.layers: \(none\)"),
-        ({"layers": ("blocks.1", "blocks.1")}, "blocks.1 is no layer of .*, or there twice"),
-        ({"name": "resnet18", "weights": "bundled"}, f"bundled are those of {BUNDLED}, not of resnet18"),
+        (
+            {"layers": ("blocks.9",)},
+            r"model\.backbone\.layers: blocks\.9 is no layer of .* has blocks\.0, blocks\.1, blocks\.2",
+        ),
+        ({"layers": ()}, r"model\.backbone\.layers: give at least one"),
+        ({"layers": ("blocks.1", "blocks.1")}, "model.backbone.layers: give at least one layer, and each once"),
+        (
+            {"name": "resnet18", "weights": "bundled"},
+            f"bundled are those of {BUNDLED}; give imagenet or a FILE of timm's weights of resnet18",
+        ),
         ({"name": "resnet18.nonsense"}, r"model\.backbone\.name: resnet18\.nonsense cannot be used"),
-        ({"name": "resnet81"}, r"model\.backbone\.name: timm .* has no resnet81"),
+        ({"name": "resnet81"}, r"model\.backbone\.name: timm .* has no resnet81; did you mean .*resnet18"),
         ({"weights": "nowhere.pth"}, r"model\.backbone\.weights: no file nowhere\.pth; give imagenet, bundled, random"),
     ],
 )

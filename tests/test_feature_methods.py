@@ -184,7 +184,7 @@ def test_hit_milf_is_the_density_of_reduced_features():
         ),
         (lambda: Padim(backbone("max"), 5, PositionGaussian(0.01), 1.0, 0), r"model\.backbone\.pool: .* wants maps"),
         (lambda: patchcore(coreset=0.0), r"model\.coreset: 0\.0 is no share"),
-        (lambda: patchcore(neighbors=0), r"model\.neighbors=0"),
+        (lambda: patchcore(neighbors=0), r"model\.neighbors: 0; give at least 1"),
         (lambda: padim(sigma=-1.0), r"model\.sigma: -1\.0"),
     ],
 )

@@ -71,7 +71,7 @@ class Overlays(L.Callback):
                 for name, value in drawn.items()
             }
             record = self.data.test.records[row]
-            truth = "ground truth" if record.label else "ground truth: no defect"
+            truth = "ground truth" if record.mask else "no mask" if record.label else "ground truth: no defect"
             if pl_module.localises:
                 panels |= {f"map: dark {low:.3g}, bright {high:.3g}": heat}
             panels |= {truth: outline(picture, self.data.test.masks[row])}

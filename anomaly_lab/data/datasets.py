@@ -1,8 +1,10 @@
 """From decoded images to batches: what one row becomes, and in which order rows are drawn."""
 
+import logging
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal, NamedTuple, final
 
 import numpy as np
@@ -14,6 +16,7 @@ from anomaly_lab.data.images import Geometry, Placement, read_image, read_mask, 
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EvalBatch, ImageRecord, TrainBatch
 
+log = logging.getLogger(__name__)
 HOLDOUT, ORDER, CONTENT = 1, 2, 3  # first part of each random address, so that no two streams are the same
 
 
@@ -45,6 +48,7 @@ def decode(
     else:
         images = np.zeros((*shape, 3), np.uint8)
     masks = np.zeros(shape, bool)
+    stuck: list[Path] = []  # what could not be registered
 
     def read(row: int) -> tuple[Placement, tuple[int, int]]:
         image, mask = read_image(records[row].image), None
@@ -55,7 +59,8 @@ def decode(
         if reference is not None:
             from anomaly_lab.data.registration import onto  # noqa: PLC0415 - few data sets need it
 
-            image, mask = onto(reference, image, mask, records[row].image)
+            image, mask, moved = onto(reference, image, mask, records[row].image)
+            stuck.extend([] if moved else [records[row].image])
         images[row] = resize_image(image, placement, geometry.size)
         if mask is not None:
             masks[row] = resize_mask(mask, placement, geometry.size)
@@ -63,6 +68,9 @@ def decode(
 
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(read, range(len(records))))
+    if stuck:
+        text = "data.register: %d of %d photographs could not be registered and stay as they are, among them %s"
+        log.warning(text, len(stuck), len(records), min(stuck))
     return Split(records, images, masks, [placement for placement, _ in done], [size for _, size in done])
 
 

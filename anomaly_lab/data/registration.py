@@ -5,7 +5,6 @@ TPAMI 30(10), 2008) climbs to the nearest maximum alone; a search over all rotat
 shift, gives its start.
 """
 
-import logging
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from scipy import fft
 
 from anomaly_lab.errors import DataError
 
-log = logging.getLogger(__name__)
 LEVELS = (64, 128, 256)  # longer side, in pixels, at which the images are aligned; the search is at the first
 ROTATIONS = 36  # of the search; to refine several of its maxima found nothing better on any image tried
 UNTIL = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-5)
@@ -24,25 +22,23 @@ LINEAR, NEAREST = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | c
 
 def onto(
     reference: np.ndarray, image: np.ndarray, mask: np.ndarray | None, file: Path | str
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return an (h, w, 3) uint8 photograph and its (h, w) bool mask, both moved onto a reference photograph.
+) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """Return an (h, w, 3) uint8 photograph and its (h, w) bool mask, moved onto a reference, and whether they were.
 
-    A photograph that cannot be registered stays as it is, is scored as it is, and is told.
+    What the photograph does not show after it was moved is taken from the reference, so that no edge stands out there.
 
     Raises:
         DataError: the photographs have different sizes.
     """
     if image.shape != reference.shape:
-        sizes = f"(height, width) {image.shape[:2]}, but the reference {reference.shape[:2]}"
-        raise DataError(f"{file}: has {sizes}; data.register=true wants photographs of one size")
+        sizes = f"(height, width) {image.shape[:2]}, but the first training image {reference.shape[:2]}"
+        raise DataError(f"{file}: has {sizes}; data.register=true wants photographs of one size: take the odd one out")
     matrix = register(image, reference)
-    if np.array_equal(matrix, np.eye(2, 3)) and not np.array_equal(image, reference):
-        log.warning("%s: could not be registered and stays as it is", file)
-    if mask is not None:
-        before, mask = mask, warped_mask(mask, matrix)
-        if before.any() and not mask.any():
-            log.warning("%s: registration moved its whole mask out of the picture", file)
-    return warped(image, matrix), mask
+    if np.array_equal(matrix, np.eye(2, 3)):
+        return image, mask, np.array_equal(image, reference)
+    shown = warped_mask(np.ones(image.shape[:2], bool), matrix)
+    moved = np.where(shown[..., None], warped(image, matrix), reference)
+    return moved, None if mask is None else warped_mask(mask, matrix), True
 
 
 def register(image: np.ndarray, reference: np.ndarray) -> np.ndarray:

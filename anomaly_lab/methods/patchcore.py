@@ -46,11 +46,11 @@ class PatchCore(FittedMethod):
         super().__init__()
         if not 0 < coreset <= 1:
             raise ConfigError(f"model.coreset: {coreset} is no share; give a number above 0, at most 1")
-        if neighbors < 1 or sigma < 0 or (projection is not None and projection < 1):
-            given = f"model.neighbors={neighbors}, model.sigma={sigma}, model.projection={projection}"
-            raise ConfigError(f"{given}: give at least 1, 0 and 1")
+        for key, value, least in (("neighbors", neighbors, 1), ("sigma", sigma, 0), ("projection", projection or 1, 1)):
+            if value < least:
+                raise ConfigError(f"model.{key}: {value}; give at least {least}")
         self.backbone, self.coreset, self.projection = backbone.maps(), coreset, projection
-        self.neighbors, self.sigma, self.seed = neighbors, sigma, seed
+        self.neighbors, self.sigma, self.seed, self.capped = neighbors, sigma, seed, False
         self.register_buffer("bank_", torch.empty(0))
 
     def setup(self, stage: str) -> None:
@@ -76,6 +76,9 @@ class PatchCore(FittedMethod):
         A patch far from all of a dense region gets more weight than one beside a lonely patch of the bank.
         """
         count = min(self.neighbors, len(self.bank_))
+        if count < self.neighbors and not self.capped:
+            self.capped = True  # said once
+            log.warning("model.neighbors: %d, but the coreset has %d: all are taken", self.neighbors, count)
         if count == 1:
             return torch.ones_like(patch[:, 0])
         around = self.bank_[nearest(self.bank_[row], self.bank_, count)[1]]  # (B, b, D), the nearest itself among them
