@@ -3,6 +3,7 @@
 import csv
 import shutil
 from contextlib import nullcontext
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ TRAIN = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (9, 3, SIZE, 
 TEST = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 3, SIZE, SIZE)).astype(np.float32)) / 255
 
 
+@lru_cache
 def backbone() -> FeatureExtractor:
     made = FeatureExtractor(BUNDLED, "bundled", ["blocks.2"], "max", Cache("unused", 0))
     made.load_pretrained()

@@ -1,6 +1,7 @@
 """The methods on frozen features, each against its formulae written out; random weights, tiny images."""
 
 import logging
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ TRAIN = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (12, 3, SIZE,
 TEST = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 3, SIZE, SIZE)).astype(np.float32)) / 255
 
 
+@lru_cache
 def backbone(pool: str = "none", layers: tuple[str, ...] = ("blocks.1", "blocks.2"), cache: Cache | None = None):
     made = FeatureExtractor(BUNDLED, "bundled", layers, pool, cache or Cache("unused", 0))
     made.load_pretrained()

@@ -59,7 +59,8 @@ def test_recipes_take_data_sets(model, data):
 @pytest.mark.parametrize("file", sorted((CONF.parent / "experiments").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_cell_of_every_experiment_is_a_valid_config(file):
     params = OmegaConf.load(file).hydra.sweeper.params
-    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    several = {key: str(values).split(",") for key, values in params.items()}
+    axes = [[f"{key}={value}" for value in (v[:1] if key == "seed" else v)] for key, v in several.items()]
     cells = list(itertools.product(*axes))
     assert len(cells) > 1
     for cell in cells:
