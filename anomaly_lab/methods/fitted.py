@@ -1,14 +1,16 @@
 """What methods share that learn in one pass over the training images, without gradients."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from anomaly_lab.backbones import FeatureExtractor
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.estimators.base import Estimator
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.types import TrainBatch
+from anomaly_lab.types import Prediction, TrainBatch
 
 
 class FittedMethod(AnomalyMethod, ABC):
@@ -49,3 +51,36 @@ class FittedMethod(AnomalyMethod, ABC):
     def configure_optimizers(self) -> Any:
         """Nothing is learned by gradients."""
         return []
+
+
+class VectorMethod(FittedMethod, ABC):
+    """Scores whole images by a vector of each, made of a backbone's pooled features; it has no map.
+
+    Args:
+        backbone: pools; the vectors of several layers are joined.
+        estimator: scores what `embed` returns.
+    """
+
+    localises: ClassVar[bool] = False
+
+    def __init__(self, backbone: FeatureExtractor, estimator: Estimator) -> None:
+        super().__init__()
+        self.backbone, self.estimator = backbone.vectors(), estimator
+
+    @abstractmethod
+    def embed(self, image: Tensor) -> Tensor:
+        """Return the (B, K) float32 vectors that the estimator scores."""
+
+    def setup(self, stage: str) -> None:
+        """Load pretrained weights before a training starts."""
+        if stage == "fit":
+            self.backbone.load_pretrained()
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Score; the map repeats the score and means nothing."""
+        score = self.estimator.score(self.embed(image))
+        return Prediction(score[:, None, None].expand(-1, *image.shape[2:]), score)
+
+    def collect(self, image: Tensor) -> Tensor:
+        """Return the joined vectors of all layers, (B, D) float32."""
+        return torch.cat(self.backbone(image), dim=1)

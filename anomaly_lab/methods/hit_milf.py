@@ -4,20 +4,18 @@ Only the abstract, the contributions and the section titles could be read: a bac
 Gaussian mixture on features of many dimensions. Layers, reduction and density are ours (methods 4.1).
 """
 
-from typing import ClassVar, final
+from typing import final
 
-import torch
 from torch import Tensor
 
 from anomaly_lab.backbones import FeatureExtractor
 from anomaly_lab.estimators.base import Estimator
 from anomaly_lab.estimators.reduce import Pca, Standardizer
-from anomaly_lab.methods.fitted import FittedMethod
-from anomaly_lab.types import Prediction
+from anomaly_lab.methods.fitted import VectorMethod
 
 
 @final
-class HitMilf(FittedMethod):
+class HitMilf(VectorMethod):
     """Pools each level's features, joins the levels, standardises, reduces, and scores by a density.
 
     Args:
@@ -26,31 +24,14 @@ class HitMilf(FittedMethod):
         estimator: scores the reduced (B, K) vectors; a Gaussian mixture's score is -log p.
     """
 
-    localises: ClassVar[bool] = False
-
     def __init__(self, backbone: FeatureExtractor, reduction: Pca, estimator: Estimator) -> None:
-        super().__init__()
-        self.backbone, self.standardizer, self.reduction = backbone.vectors(), Standardizer(), reduction
-        self.estimator = estimator
-
-    def setup(self, stage: str) -> None:
-        """Load pretrained weights before a training starts."""
-        if stage == "fit":
-            self.backbone.load_pretrained()
-
-    def forward(self, image: Tensor) -> Prediction:
-        """Score; the map repeats the score and means nothing."""
-        score = self.estimator.score(self.embed(image))
-        return Prediction(score[:, None, None].expand(-1, *image.shape[2:]), score)
+        super().__init__(backbone, estimator)
+        self.standardizer, self.reduction = Standardizer(), reduction
 
     def embed(self, image: Tensor) -> Tensor:
         """Return the reduced vectors, (B, K) float32."""
         reduced: Tensor = self.reduction(self.standardizer(self.collect(image)))
         return reduced
-
-    def collect(self, image: Tensor) -> Tensor:
-        """Return the joined vectors of all levels, (B, D) float32."""
-        return torch.cat(self.backbone(image), dim=1)
 
     def fit(self, collected: Tensor) -> None:
         """Fit standardisation, reduction and density in turn, each on what the ones before make."""
