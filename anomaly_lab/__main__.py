@@ -4,7 +4,6 @@ import gc
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from anomaly_lab.errors import ConfigError, UserError
+from anomaly_lab.errors import ConfigError
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # in a wheel; in a checkout
@@ -38,7 +37,9 @@ def main(work: Callable[[DictConfig], dict[str, float] | None] = train_and_test)
         try:
             found.update(work(cfg) or {})
         except Exception as error:
-            codes.append(report(error))  # caught here: the other jobs of a sweep go on
+            from anomaly_lab.explain import report  # noqa: PLC0415 - most runs do without
+
+            codes.append(report(error, tracebacks=TRACEBACKS))  # caught here: the other jobs of a sweep go on
         finally:
             gc.collect()  # a job's images lie in cycles, and the next job brings its own
             gc.freeze()  # what is left, the libraries, is not looked through again
@@ -50,14 +51,10 @@ def main(work: Callable[[DictConfig], dict[str, float] | None] = train_and_test)
             from anomaly_lab.sweeps import table  # noqa: PLC0415 - most runs do without
 
             print(table(cells))
-    except (ConfigError, KeyboardInterrupt, SystemExit) as error:
-        codes.append(report(error))
-    except Exception as error:
-        from anomaly_lab.explain import explain  # noqa: PLC0415 - as above
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        from anomaly_lab.explain import explained, report  # noqa: PLC0415 - as above
 
-        line = ConfigError(explain(error))
-        line.__cause__ = error
-        codes.append(report(line))
+        codes.append(report(explained(error), tracebacks=TRACEBACKS))
     return max(codes)
 
 
@@ -80,26 +77,6 @@ def prepare() -> None:
             raise ConfigError(f"{file}: there is a shipped option of this name; rename the file")
     for file in (ROOT / "experiments").glob("*.yaml"):  # a group is a folder inside conf/, or what is stored
         ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiments", package="_global_")
-
-
-def report(error: BaseException) -> int:
-    """Print one line for what a user can mend, else a traceback; return the exit code."""
-    if type(error).__name__ == "SIGTERMException":  # Lightning's, a SystemExit without a code
-        print("anomaly_lab: terminated", file=sys.stderr)
-        return 143
-    if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
-        raise error  # --help; Lightning, too, ends by SystemExit when interrupted
-    if not isinstance(error, Exception):
-        print("anomaly_lab: interrupted", file=sys.stderr)
-        return 130
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, UserError):  # Hydra wraps what a constructor raises
-        cause = cause.__cause__
-    if cause and not TRACEBACKS:
-        print(f"anomaly_lab: error: {str(cause).splitlines()[-1]}", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-    return 1
 
 
 if __name__ == "__main__":

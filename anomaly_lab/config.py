@@ -27,18 +27,8 @@ FOREIGN_TARGETS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 # What makes no other run; a seed makes one, but has its own part in the run directory's name.
 IGNORED = (
     *("logger", "trainer.device", "trainer.devices", "trainer.save_minutes", "data.workers", "data.memory_gb"),
-    *(
-        "cache",
-        "model.backbone.cache",
-        "data.root",
-        "resume",
-        "retry",
-        "tag",
-        "runs",
-        "seed",
-        "synthesis.textures_gb",
-        "data.synthesis.textures_gb",
-    ),
+    *("cache", "model.backbone.cache", "data.root", "resume", "retry", "tag", "runs", "seed"),
+    *("synthesis.textures_gb", "data.synthesis.textures_gb"),
 )
 
 

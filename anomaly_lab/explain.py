@@ -1,16 +1,19 @@
-"""What to say of a command line that cannot be composed, and how to write a text that Hydra would read otherwise."""
+"""What to say of an error, and how to write a text that Hydra would read otherwise."""
 
 import difflib
 import os
 import re
 import shlex
 import sys
+import traceback
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from anomaly_lab.errors import ConfigError, UserError
 
 
 def quoted(key: str, text: str) -> str:
@@ -53,3 +56,32 @@ def explain(error: Exception) -> str:
         return re.split(" Config search path:| See https:", line)[0] + given
     close = difflib.get_close_matches(word, choices, 1)
     return f"{line}; did you mean {close[0]}?" if close else f"{line}; there are: {', '.join(choices)}"
+
+
+def explained(error: BaseException) -> BaseException:
+    """Return what Hydra could not compose as an error of one line; others as they are."""
+    if isinstance(error, ConfigError) or not isinstance(error, Exception):
+        return error
+    line = ConfigError(explain(error))
+    line.__cause__ = error
+    return line
+
+
+def report(error: BaseException, *, tracebacks: bool) -> int:
+    """Print one line for what a user can mend, else (or if asked for) a traceback; return the exit code."""
+    if type(error).__name__ == "SIGTERMException":  # Lightning's, a SystemExit without a code
+        print("anomaly_lab: terminated", file=sys.stderr)
+        return 143
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+        raise error  # --help; Lightning, too, ends by SystemExit when interrupted
+    if not isinstance(error, Exception):
+        print("anomaly_lab: interrupted", file=sys.stderr)
+        return 130
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, UserError):  # Hydra wraps what a constructor raises
+        cause = cause.__cause__
+    if cause and not tracebacks:
+        print(f"anomaly_lab: error: {str(cause).splitlines()[-1]}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1

@@ -1,8 +1,7 @@
 """Print the trip from the command line to the number: every file of ours that ``model=draem`` imports on the way to it.
 
 Pictures come after the numbers, so the run makes none. The house goal is 1,000 lines, all counted. It is not met; the
-ceiling keeps the trip from growing until it is. It was 2,700 before registration, copies of an augmentation, the
-identity of pretrained weights and the reuse of decoded images came into files that every run imports.
+ceiling keeps the trip from growing until it is.
 """
 
 import ast
@@ -10,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-GOAL, CEILING = 1000, 2765
+GOAL, CEILING = 1000, 2700
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """The one place that turns predictions into numbers."""
 
 import logging
-import math
 from typing import Any, Literal, final
 
 import lightning as L
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.datasets import Split, as_tensor
 from anomaly_lab.data.images import read_mask, restore_map
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
@@ -124,6 +122,8 @@ class Evaluation(L.Callback):
         rng = np.random.default_rng(0)
         metrics |= bootstrap_interval(self.scores, labels, rng, self.bootstrap)
         if self.data.normal.records:
+            from anomaly_lab.metrics.threshold import threshold  # noqa: PLC0415 - most full recipes hold nothing out
+
             metrics |= threshold(normal, self.target_fpr, self.scores, labels)
         if not images.curves():
             log.warning("no image metrics: all test images are of one kind, normal or anomalous")
@@ -140,33 +140,9 @@ class Evaluation(L.Callback):
         if bound <= TOLERANCE:
             return pixels
         log.warning("pixel metrics could be off by %.1e: the test set is scored again and sorted exactly", bound)
+        from anomaly_lab.callbacks.rescoring import predictions  # noqa: PLC0415 - seldom needed
+
         exact = ExactCurves()
-        rows = list(range(len(self.scores)))
-        for start in range(0, len(rows), self.data.batch_size):
-            few = rows[start : start + self.data.batch_size]
-            self._update(exact, few, predict_rows(trainer, method, self.data.test, few)[1].anomaly_map)
+        for rows, prediction in predictions(trainer, method, self.data.test, self.data.batch_size):
+            self._update(exact, rows, prediction.anomaly_map)
         return exact
-
-
-def threshold(normal: np.ndarray, target_fpr: float, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Return the score above which an image is called anomalous, and what that gives on the test set.
-
-    The threshold is the conformal quantile of held-out normal scores: the k-th smallest of n with
-    k = ceil((n + 1)(1 - target_fpr)); with too few normals for the target it is the largest.
-    """
-    rank = min(len(normal), math.ceil((len(normal) + 1) * (1 - target_fpr)))
-    limit = np.sort(normal)[rank - 1]
-    found = {"threshold": float(limit)}
-    if labels.any():
-        found["image_recall_at_threshold"] = float((scores[labels] > limit).mean())
-    if not labels.all():
-        found["image_fpr_at_threshold"] = float((scores[~labels] > limit).mean())
-    return found
-
-
-def predict_rows(trainer: L.Trainer, method: AnomalyMethod, split: Split, rows: list[int]) -> tuple[Tensor, Prediction]:
-    """Score some rows of a split once more; returns the (N, 3, H, W) images and their prediction, on the CPU."""
-    images = torch.stack([as_tensor(split.images[row]) for row in rows]).to(method.device).float() / 255
-    with torch.inference_mode(), trainer.precision_plugin.forward_context():
-        prediction = method(images)
-    return images.cpu(), Prediction(*(value.cpu() for value in prediction))

@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from anomaly_lab.callbacks.evaluation import predict_rows
+from anomaly_lab.callbacks.rescoring import predict_rows
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.results import RunDirectory

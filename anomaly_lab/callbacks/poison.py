@@ -7,8 +7,8 @@ import cv2
 import lightning as L
 import numpy as np
 
-from anomaly_lab.callbacks.evaluation import predict_rows
 from anomaly_lab.callbacks.overlays import sheet
+from anomaly_lab.callbacks.rescoring import predict_rows
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.hierarchical import FAMILIES, WORST, Family, poisoned
 from anomaly_lab.methods.base import AnomalyMethod

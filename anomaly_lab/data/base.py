@@ -1,7 +1,6 @@
 """The contract of a data set: it lists records; splitting, decoding and batching are the same for all."""
 
 import hashlib
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,6 @@ from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EVALUATION_ONLY, EvalBatch, ImageRecord, TrainBatch
 
-log = logging.getLogger(__name__)
 LAST: dict[Any, tuple[Any, list[Split]]] = {}  # what was decoded last: the next cell of a sweep mostly wants it again
 
 
@@ -133,27 +131,24 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     def geometry(self) -> Geometry:
         """Return how a photograph becomes the network's image; ``crop=auto`` looks at the training images once."""
         if self.crop_box is None and self.crop is not None:
-            self.crop_box = self._find_part() if self.crop == "auto" else self.crop
+            self.crop_box = self.crop if self.crop != "auto" else self._part_box()
         size = self.image_size
         height, width = (size, size) if isinstance(size, int) else size
         crop = None if self.crop_box is None else tuple(self.crop_box)
         return Geometry((height, width), self.fit, self.center_crop, crop)
 
+    def _part_box(self) -> Sequence[float]:
+        from anomaly_lab.data.part_box import part_box  # noqa: PLC0415 - few data sets need it
+
+        return part_box([record.image for record in self.splits()["train"]], register=self.register)
+
     def _decode(self, role: str) -> Split:
-        return decode(self.splits()[role], self.geometry(), self.memory_gb, self.reference)
+        what = (self.splits()[role], self.geometry(), self.memory_gb)
+        if self.reference is None:
+            return decode(*what)
+        from anomaly_lab.data.registration import decode_registered  # noqa: PLC0415 - few data sets need it
 
-    def _find_part(self) -> Sequence[float]:
-        from anomaly_lab.data.part_box import find_part  # noqa: PLC0415 - few data sets need it
-
-        records = self.splits()["train"]
-        files = [record.image for record in records[:: max(1, len(records) // 32)]]
-        photographs = [read_image(file) for file in files]
-        if self.register:
-            from anomaly_lab.data.registration import onto  # noqa: PLC0415 - as above
-
-            pairs = zip(photographs, files, strict=True)
-            photographs = [onto(photographs[0], photograph, None, file)[0] for photograph, file in pairs]
-        return find_part(photographs)
+        return decode_registered(*what, self.reference)
 
     def train_dataloader(self) -> DataLoader[TrainBatch]:
         """Return the training batches of one epoch; the order and the content depend on (seed, epoch) alone."""

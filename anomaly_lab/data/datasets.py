@@ -1,8 +1,7 @@
 """From decoded images to batches: what one row becomes, and in which order rows are drawn."""
 
-import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple, final
@@ -16,7 +15,6 @@ from anomaly_lab.data.images import Geometry, Placement, read_image, read_mask, 
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EvalBatch, ImageRecord, TrainBatch
 
-log = logging.getLogger(__name__)
 HOLDOUT, ORDER, CONTENT = 1, 2, 3  # first part of each random address, so that no two streams are the same
 
 
@@ -30,12 +28,13 @@ class Split(NamedTuple):
     sizes: list[tuple[int, int]]  # (H, W) of the original images
 
 
-def decode(
-    records: list[ImageRecord], geometry: Geometry, memory_gb: float, reference: np.ndarray | None = None
-) -> Split:
+Moving = Callable[[np.ndarray, np.ndarray | None, Path], tuple[np.ndarray, np.ndarray | None]]
+
+
+def decode(records: list[ImageRecord], geometry: Geometry, memory_gb: float, moving: Moving | None = None) -> Split:
     """Read every record once, by threads, at the network's size; forked workers share the arrays.
 
-    Where there is a ``reference``, an (h, w, 3) uint8 photograph, the others are first turned and shifted onto it.
+    ``moving`` brings a photograph, (h, w, 3) uint8, and its mask to where its part belongs, before crop and resize.
     Beyond ``memory_gb`` the images lie in an unnamed temporary file, which ends with the process.
 
     Raises:
@@ -48,7 +47,6 @@ def decode(
     else:
         images = np.zeros((*shape, 3), np.uint8)
     masks = np.zeros(shape, bool)
-    stuck: list[Path] = []  # what could not be registered
 
     def read(row: int) -> tuple[Placement, tuple[int, int]]:
         image, mask = read_image(records[row].image), None
@@ -56,11 +54,8 @@ def decode(
         placement = geometry.place(size)
         if (file := records[row].mask) is not None:
             mask = read_mask(file, size)
-        if reference is not None:
-            from anomaly_lab.data.registration import onto  # noqa: PLC0415 - few data sets need it
-
-            image, mask, moved = onto(reference, image, mask, records[row].image)
-            stuck.extend([] if moved else [records[row].image])
+        if moving is not None:
+            image, mask = moving(image, mask, records[row].image)
         images[row] = resize_image(image, placement, geometry.size)
         if mask is not None:
             masks[row] = resize_mask(mask, placement, geometry.size)
@@ -68,9 +63,6 @@ def decode(
 
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(read, range(len(records))))
-    if stuck:
-        text = "data.register: %d of %d photographs could not be registered and stay as they are, among them %s"
-        log.warning(text, len(stuck), len(records), min(stuck))
     return Split(records, images, masks, [placement for placement, _ in done], [size for _, size in done])
 
 

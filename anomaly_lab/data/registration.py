@@ -5,6 +5,7 @@ TPAMI 30(10), 2008) climbs to the nearest maximum alone; a search over all rotat
 shift, gives its start.
 """
 
+import logging
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,12 +13,32 @@ import cv2
 import numpy as np
 from scipy import fft
 
+from anomaly_lab.data.datasets import Split, decode
+from anomaly_lab.data.images import Geometry
 from anomaly_lab.errors import DataError
+from anomaly_lab.types import ImageRecord
 
+log = logging.getLogger(__name__)
 LEVELS = (64, 128, 256)  # longer side, in pixels, at which the images are aligned; the search is at the first
 ROTATIONS = 36  # of the search; to refine several of its maxima found nothing better on any image tried
 UNTIL = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-5)
 LINEAR, NEAREST = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+
+
+def decode_registered(records: list[ImageRecord], geometry: Geometry, memory_gb: float, reference: np.ndarray) -> Split:
+    """Decode as `decode` does, after each photograph was turned and shifted onto an (h, w, 3) uint8 reference."""
+    stuck: list[Path] = []
+
+    def moving(image: np.ndarray, mask: np.ndarray | None, file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        image, mask, moved = onto(reference, image, mask, file)
+        stuck.extend([] if moved else [file])
+        return image, mask
+
+    split = decode(records, geometry, memory_gb, moving)
+    if stuck:
+        text = "data.register: %d of %d photographs could not be registered and stay as they are, among them %s"
+        log.warning(text, len(stuck), len(records), min(stuck))
+    return split
 
 
 def onto(
