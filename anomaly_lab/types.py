@@ -13,7 +13,7 @@ class ImageRecord(NamedTuple):
     """One listed file. ``mask`` is None for a normal image and for an anomalous one without ground truth."""
 
     image: Path
-    mask: Path | None
+    mask: Path | None  # a file, or a folder of files whose union it is
     label: bool  # True = anomalous
     defect: str  # the folder's name, "good" for a normal image
 

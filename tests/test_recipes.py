@@ -50,7 +50,8 @@ PAIRS += [(model, data) for model in ("draem", "cpcae_knn", "hit_milf_small") fo
 
 @pytest.mark.parametrize(("model", "data"), PAIRS)
 def test_recipes_take_data_sets(model, data):
-    named = {"gtanoic": "D_A", "mpdd": "tubes", "kolektor": "KolektorSDD", "zipper": "zipper_1"}
+    named = {"gtanoic": "D_A", "mpdd": "tubes", "kolektor": "KolektorSDD", "zipper": "zipper_1", "btad": "02"}
+    named |= {"visa": "pcb1", "mvtec_loco": "pushpins", "mvtec_ad2": "vial"}
     given = {"demo": [], "folder": ["data.root=photographs"], "magnetic_tile": ["data.root=x"]}
     wanted = given.get(data, ["data.root=x", f"data.category={named.get(data, 'part')}"])
     assert config.validate(composed(f"model={model}", f"data={data}", *wanted))

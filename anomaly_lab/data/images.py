@@ -94,8 +94,10 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Return an (H, W) bool mask of its image's ``size``, else DataError; True = at least half of the file's maximum.
 
     That serves 0/255, any grey, soft and lossy edges. Where no value reaches 32 they are classes (0/1, VisA's 0, 1,
-    2, ...), and each above 0 is True.
+    2, ...), and each above 0 is True. Of a folder of masks, one for each defect (MVTec LOCO), it is the union.
     """
+    if path.is_dir():
+        return sum((read_mask(f, size) for f in sorted(path.glob("[!.]*"))), np.zeros(size, bool))  # bools: + is or
     with _named(path):
         values = _decode(path)
         if values.shape[:2] != size:
@@ -128,9 +130,10 @@ def restore_map(anomaly_map: np.ndarray, placement: Placement) -> np.ndarray:
 
 
 def content_hash(path: Path) -> str:
-    """Return 32 hex digits of the file's bytes (BLAKE2b)."""
-    with _named(path), path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    """Return 32 hex digits of the file's bytes (BLAKE2b), or of all files of a folder of masks."""
+    files = sorted(path.glob("[!.]*")) if path.is_dir() else [path]
+    with _named(path):
+        return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
 
 
 @contextmanager
