@@ -105,3 +105,70 @@ def zipper_tree(root: Path, category: str = "zipper_1", size: tuple[int, int] = 
     for index in range(2):
         write_png(root / f"{category}/test/defective/{index:03}.png", defective_image(size, 3, index)[0])
     return root
+
+
+def _defects(folder: Path, masks: Path, count: int, size: tuple[int, int], suffixes: tuple[str, str, str]) -> None:
+    """Write ``count`` defective images and their masks; the suffixes are of image, mask stem and mask."""
+    for index in range(count):
+        image, mask = defective_image(size, SPLITS.index("bad"), index)
+        write_png(folder / f"{index:03}{suffixes[0]}", image)
+        write_png(masks / f"{index:03}{suffixes[1]}{suffixes[2]}", mask)
+
+
+def btad_tree(root: Path, category: str = "01", size: tuple[int, int] = (40, 48)) -> Path:
+    """Write a product in its published formats, six images for training, three good and three defective ones."""
+    image, mask = {"01": (".bmp", ".png"), "02": (".png", ".png"), "03": (".bmp", ".bmp")}[category]
+    for split, count in (("train", 6), ("test", 3)):
+        for index in range(count):
+            picture = normal_image(size, SPLITS.index("train" if split == "train" else "good"), index)
+            write_png(root / f"{category}/{split}/ok/{index:04}{image}", picture)
+    _defects(root / category / "test/ko", root / category / "ground_truth/ko", 3, size, (image, "", mask))
+    return root
+
+
+def visa_tree(root: Path, category: str = "candle", size: tuple[int, int] = (40, 48)) -> Path:
+    """Write six images for training, three good and three defective ones, the csv, and there rows of another object."""
+    rows = ["object,split,label,image,mask", "pcb4,train,normal,pcb4/Data/Images/Normal/0001.JPG,"]
+    for index in (4, 8, 1, 0, 6, 2, 5, 7, 3):  # as published, in no order
+        name = f"{category}/Data/Images/Normal/{index:04}.JPG"
+        write_png(root / name, normal_image(size, SPLITS.index("train"), index))
+        rows.append(f"{category},{'train' if index < 6 else 'test'},normal,{name},")
+    for index in range(3):
+        image, mask = defective_image(size, SPLITS.index("bad"), index)
+        names = f"{category}/Data/Images/Anomaly/{index:03}.JPG", f"{category}/Data/Masks/Anomaly/{index:03}.png"
+        write_png(root / names[0], image)
+        kinds = np.where(np.arange(size[1]) % 2, index + 1, 9) * mask  # two kinds of defect, column by column
+        write_png(root / names[1], kinds.astype(np.uint8))
+        rows.append(f"{category},test,anomaly,{','.join(names)}")
+    (root / "split_csv").mkdir(exist_ok=True)
+    (root / "split_csv/1cls.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def loco_tree(root: Path, category: str = "pushpins", size: tuple[int, int] = (40, 48)) -> Path:
+    """Write six, three and three good images; two logical anomalies of two masks each and two structural of one."""
+    folder = root / category
+    for split, role, count in (("train", "train", 6), ("validation", "validation", 3), ("test", "good", 3)):
+        _normals(folder / split / "good", count, size, role)
+    for index in range(4):
+        image, mask = defective_image(size, SPLITS.index("bad"), index)
+        home = f"{'logical' if index < 2 else 'structural'}_anomalies/{index % 2:03}"
+        write_png(folder / f"ground_truth/{home}/000.png", mask * np.uint8(255))
+        if index < 2:
+            other, more = defective_image(size, SPLITS.index("bad"), index, 7)
+            image[more] = other[more]
+            write_png(folder / f"ground_truth/{home}/001.png", more * np.uint8(236))  # a value is a kind of defect
+        write_png(folder / f"test/{home}.png", image)
+    return root
+
+
+def ad2_tree(root: Path, category: str = "can", size: tuple[int, int] = (40, 48)) -> Path:
+    """Write six, three and three good images, three defective ones, and some of the two private test sets."""
+    folder = root / category
+    for split, role, count in (("train", "train", 6), ("validation", "validation", 3), ("test_public", "good", 3)):
+        _normals(folder / split / "good", count, size, role)
+    for split in ("test_private", "test_private_mixed"):
+        _normals(folder / split, 2, size, "bad")
+    masks = folder / "test_public/ground_truth/bad"
+    _defects(folder / "test_public/bad", masks, 3, size, (".png", "_mask", ".png"))
+    return root
