@@ -96,8 +96,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     That serves 0/255, any grey, soft and lossy edges. Where no value reaches 32 they are classes (0/1, VisA's 0, 1,
     2, ...), and each above 0 is True. Of a folder of masks, one for each defect (MVTec LOCO), it is the union.
     """
-    if path.is_dir():
-        return sum((read_mask(f, size) for f in sorted(path.glob("[!.]*"))), np.zeros(size, bool))  # bools: + is or
+    if files := sorted(path.glob("[!.]*")):
+        return sum((read_mask(file, size) for file in files), np.zeros(size, bool))  # of bools + is or
     with _named(path):
         values = _decode(path)
         if values.shape[:2] != size:
@@ -131,7 +131,7 @@ def restore_map(anomaly_map: np.ndarray, placement: Placement) -> np.ndarray:
 
 def content_hash(path: Path) -> str:
     """Return 32 hex digits of the file's bytes (BLAKE2b), or of all files of a folder of masks."""
-    files = sorted(path.glob("[!.]*")) if path.is_dir() else [path]
+    files = sorted(path.glob("[!.]*")) or [path]
     with _named(path):
         return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
 
