@@ -12,7 +12,8 @@ from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
 
 COLUMNS = ["object", "split", "label", "image", "mask"]
-KINDS = {("train", "normal"), ("test", "normal"), ("test", "anomaly")}  # split and label of a row
+# Of a row: split, label, whether it names a mask.
+KINDS = {("train", "normal", False), ("test", "normal", False), ("test", "anomaly", False), ("test", "anomaly", True)}
 SOURCE = "it comes with the archive and from github.com/amazon-science/spot-diff"
 
 
@@ -75,21 +76,17 @@ def rows_of(table: Path, category: str) -> list[dict[str, str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: cannot be read as a csv file; {SOURCE}") from error
     header, *body = [line for line in lines if any(line)] or [[]]
-    if header != COLUMNS or any(len(line) != len(COLUMNS) for line in body):
-        wrong = header if header != COLUMNS else next(line for line in body if len(line) != len(COLUMNS))
-        raise DataError(f"{table}: has {','.join(wrong)!r} where {','.join(COLUMNS)} are expected; {SOURCE}")
+    wrong = [header] if header != COLUMNS else [line for line in body if len(line) != len(COLUMNS)]
+    if wrong:
+        raise DataError(f"{table}: has {','.join(wrong[0])!r} where {','.join(COLUMNS)} are expected; {SOURCE}")
     rows = [dict(zip(COLUMNS, line, strict=True)) for line in body]
     mine = [row for row in rows if row["object"] == category]
     if not mine:
         there = ", ".join(sorted({row["object"] for row in rows}))
         raise DataError(f"{table}: has no rows of {category}; there are: {there}")
-    odd = [
-        row for row in mine if (row["split"], row["label"]) not in KINDS or (row["label"] == "normal" and row["mask"])
-    ]
-    if odd:
-        raise DataError(
-            f"{table}: has {','.join(odd[0].values())!r} ({len(odd)} such rows), none of 1cls.csv; {SOURCE}"
-        )
+    if odd := [row for row in mine if (row["split"], row["label"], bool(row["mask"])) not in KINDS]:
+        text = f"has {','.join(odd[0].values())!r} ({len(odd)} such rows), none of 1cls.csv"
+        raise DataError(f"{table}: {text}; {SOURCE}")
     return mine
 
 
