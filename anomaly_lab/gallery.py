@@ -9,10 +9,10 @@ seed= say, as in a run; the share of images that stay normal, too. No test image
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
@@ -27,14 +27,14 @@ from anomaly_lab.callbacks.overlays import colour
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.datasets import AddressedSampler, Draw, TrainDataset, decode
 from anomaly_lab.data.images import read_image
-from anomaly_lab.errors import ConfigError
+from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.synthesis.mix import Mix
 from anomaly_lab.types import ImageRecord
 
 DRAWS = 200
-BRIGHT = 96  # a change by so many of 255 grey levels, in any channel, is drawn as bright as can be
-COLUMNS = ("training image", "pseudo anomaly", "mask", f"change, bright: {BRIGHT} of 255")
+BRIGHT = 64  # a change by so many of 255 grey levels, in any channel, is drawn as bright as can be
+COLUMNS = ("training image", "pseudo anomaly", "mask", f"change (bright: {BRIGHT} of 255)")
 TILE, GAP, MARGIN, LINE, WIDE = 192, 4, 20, 20, 1700  # pixels
 INK, GREY = (25, 25, 25), (120, 120, 120)
 
@@ -67,7 +67,7 @@ class Kind(NamedTuple):
 def gallery(cfg: DictConfig) -> None:
     """Write the sheet and print the figures; ConfigError if there is nothing to show."""
     with open_dict(cfg):
-        given = cfg.pop("gallery", {})
+        given = dict(cfg.pop("gallery", {}))
     config.validate(cfg)
     choices = HydraConfig.get().runtime.choices
     name = choices["synthesis"]
@@ -86,11 +86,12 @@ def gallery(cfg: DictConfig) -> None:
     print("\n".join([title, *lines, str(file)]))
 
 
-def settings(given: DictConfig | dict[str, object], default: str) -> tuple[int, Path]:
+def settings(given: Mapping[str, Any], default: str) -> tuple[int, Path]:
     """Return gallery.count and gallery.file."""
     for key in given.keys() - {"count", "file"}:
         raise ConfigError(f"gallery.{key} is no key; there are gallery.count and gallery.file")
-    shown, file = given.get("count", 8), Path(str(given.get("file", default))).expanduser()
+    values = {"count": 8, "file": default, **given}
+    shown, file = values["count"], Path(str(values["file"])).expanduser()
     if type(shown) is not int or shown < 1:
         raise ConfigError(f"gallery.count: {shown}; give a number, at least 1")
     if file.suffix.lower() != ".png" or file.is_dir():
@@ -101,6 +102,8 @@ def settings(given: DictConfig | dict[str, object], default: str) -> tuple[int, 
 def draw(data: AnomalyDataModule, name: str, shown: int) -> dict[str, Kind]:
     """Return what the synthesizer comes to, with ``shown`` examples; in a mix each member has them, and comes first."""
     records = data.records("train")
+    if not records:
+        raise DataError(f"{data.root}: category {data.category} has no training images")
     reference = read_image(records[0].image) if data.register else None
     images = decode(records, data.geometry(), data.memory_gb, reference).images
     data.synthesis.setup(list(images))

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-GOAL, CEILING = 1000, 2765
+GOAL, CEILING = 1000, 2772
 
 
 def main() -> None:
