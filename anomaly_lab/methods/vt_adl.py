@@ -1,6 +1,7 @@
-"""VT-ADL: Mishra, Verk, Fornasier, Piciarelli, Foresti, "VT-ADL: A Vision Transformer Network for Image Anomaly
+"""VT-ADL: Mishra, Verk, Fornasier, Piciarelli, Foresti, ISIE 2021.
 
-Detection and Localization", ISIE 2021. Where its text and its released code differ, a field has both.
+"VT-ADL: A Vision Transformer Network for Image Anomaly Detection and Localization". Where the text and the released
+code differ, a field has both.
 """
 
 from collections.abc import Callable
@@ -104,7 +105,7 @@ class VtAdl(AnomalyMethod):
         """Score each token by its likelihood, the image by all terms or by the map (methods 5.4)."""
         error, similarity, nll = self.terms(image)
         size = (image.shape[2], image.shape[3])
-        anomaly_map = enlarged(nll.unflatten(1, self.encoder.grid), size, self.sigma, "corners")
+        anomaly_map = enlarged(nll.view(-1, *self.encoder.grid), size, self.sigma, "corners")
         if self.image_score == "map_max":
             return Prediction(anomaly_map, anomaly_map.amax((1, 2)))
         structure = similarity if self.ssim_sign == "released" else 1 - similarity

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 def squash(vector: Tensor) -> Tensor:
     """Return vectors (..., P) of the same direction and the length |v|^2 / (1 + |v|^2); 0 stays 0."""
     length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
-    return vector * (length / (1 + length.square()))
+    short: Tensor = vector * (length / (1 + length.square()))
+    return short
 
 
 @final
@@ -24,9 +25,7 @@ class Capsules(nn.Module):
         weight: (O, I, P, D), drawn from N(0, 0.01^2).
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - sizes
-        self, inputs: int, input_dim: int, outputs: int, output_dim: int, iterations: int
-    ) -> None:
+    def __init__(self, inputs: int, input_dim: int, outputs: int, output_dim: int, iterations: int) -> None:
         super().__init__()
         self.iterations = iterations
         self.weight = nn.Parameter(0.01 * torch.randn(outputs, inputs, output_dim, input_dim))

@@ -1,4 +1,4 @@
-"""VT-ADL's mixture density network (Mishra et al., ISIE 2021): how likely a token is under Gaussians that it predicts."""
+"""VT-ADL's mixture density network (Mishra et al., ISIE 2021): how likely a token is under Gaussians made from it."""
 
 import math
 from functools import partial
@@ -33,7 +33,7 @@ class MixtureDensity(nn.Module):
         clamp: ``positive`` shows the three maps max(x, 2^-52), as released; the density is that of x itself.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
+    def __init__(
         self,
         dim: int,
         gaussians: int,
@@ -60,7 +60,7 @@ class MixtureDensity(nn.Module):
             seen = x.clamp(torch.finfo(torch.float64).eps) if self.clamp == "positive" else x
             share = linear(seen, self.weights)
             few = max(1, VALUES // x.numel())
-            parts = list(zip(self.means.split(few), self.spreads.split(few), strict=True))
+            parts = list(zip(torch.split(self.means, few), torch.split(self.spreads, few), strict=True))
             density = self._log_gaussians
             if torch.is_grad_enabled() and len(parts) > 1:
                 density = partial(checkpoint, density, use_reentrant=False, preserve_rng_state=False)

@@ -46,7 +46,9 @@ class VectorDecoder(nn.Module):
             nn.ConvTranspose2d(before, after, kernel, stride, padding)
             for before, (after, kernel, stride, padding) in zip(widths, layers, strict=False)
         ]
-        hidden = [part for conv in made[:-1] for part in (conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))]
+        hidden = [
+            part for conv in made[:-1] for part in (conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU(inplace=True))
+        ]
         self.hidden, self.out = nn.Sequential(*hidden), made[-1]
 
     def forward(self, vector: Tensor, size: tuple[int, int]) -> Tensor:
