@@ -1,17 +1,16 @@
 """VT-ADL's mixture density network (Mishra et al., ISIE 2021): how likely a token is under Gaussians made from it."""
 
 import math
-from functools import partial
-from typing import Literal, final
+from collections.abc import Callable
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
-from torch.utils.checkpoint import checkpoint
 
 from anomaly_lab.errors import ConfigError
 
-VALUES = 2**22  # of the means that exist at once, 16 MiB; some ten tensors of this size are alive at the peak
+VALUES = 2**21  # of the means that exist at once, 8 MiB; some ten tensors of this size are alive at the peak
 
 
 @final
@@ -59,17 +58,22 @@ class MixtureDensity(nn.Module):
             x = tokens.flatten(0, 1).to(self.means.dtype)
             seen = x.clamp(torch.finfo(torch.float64).eps) if self.clamp == "positive" else x
             share = linear(seen, self.weights)
-            few = max(1, VALUES // x.numel())
-            parts = list(zip(torch.split(self.means, few), torch.split(self.spreads, few), strict=True))
-            density = self._log_gaussians
-            if torch.is_grad_enabled() and len(parts) > 1:
-                density = partial(checkpoint, density, use_reentrant=False, preserve_rng_state=False)
-            log_gaussians = torch.cat([density(x, seen, *part) for part in parts], dim=1)  # (B T, K)
+            log_gaussians = self._in_parts(x, seen)
             if self.likelihood == "logsumexp":
                 result = -(share.log_softmax(dim=1) + log_gaussians).logsumexp(dim=1)
             else:
                 result = -(share.softmax(dim=1) * log_gaussians).sum(dim=1)
             return result.view(tokens.shape[:2])
+
+    def _in_parts(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Return (N, K), computed as many Gaussians at a time as fit."""
+        few = max(1, VALUES // x.numel())
+        if few >= len(self.means):
+            return self._log_gaussians(x, seen, self.means, self.spreads)
+        if torch.is_grad_enabled():
+            result: Tensor = _Recomputed.apply(self._log_gaussians, few, x, seen, self.means, self.spreads)
+            return result
+        return _joined(self._log_gaussians, few, x, seen, self.means, self.spreads)
 
     def _log_gaussians(self, x: Tensor, seen: Tensor, means: Tensor, spreads: Tensor) -> Tensor:
         """Return (N, k) of (N, D) tokens under k Gaussians, whose maps are (k, D, D).
@@ -85,3 +89,41 @@ class MixtureDensity(nn.Module):
             terms = variance.log() + error / variance
         constants = x.shape[1] if self.likelihood == "logsumexp" else 1
         return -0.5 * (constants * math.log(2 * math.pi) + terms.sum(dim=2))
+
+
+Formula = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def _joined(formula: Formula, few: int, x: Tensor, seen: Tensor, means: Tensor, spreads: Tensor) -> Tensor:
+    parts = zip(torch.split(means, few), torch.split(spreads, few), strict=True)
+    return torch.cat([formula(x, seen, *part) for part in parts], dim=1)
+
+
+@final
+class _Recomputed(torch.autograd.Function):
+    """Keeps nothing but its inputs; each part is computed once more when its gradients, in their places, are wanted.
+
+    With torch's own checkpoints the parts' gradients would lie beside the whole they are put together to.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, formula: Formula, few: int, *given: Tensor) -> Tensor:
+        ctx.formula, ctx.few = formula, few
+        ctx.save_for_backward(*given)
+        return _joined(formula, few, *given)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, seen, means, spreads = ctx.saved_tensors
+        totals = torch.zeros_like(x), torch.zeros_like(seen), torch.empty_like(means), torch.empty_like(spreads)
+        for start in range(0, len(means), ctx.few):
+            part = slice(start, start + ctx.few)
+            inputs = [value.detach().requires_grad_() for value in (x, seen, means[part], spreads[part])]
+            with torch.enable_grad():
+                outputs = ctx.formula(*inputs)
+            found = torch.autograd.grad(outputs, inputs, gradient[:, part])
+            totals[0].add_(found[0])
+            totals[1].add_(found[1])
+            totals[2][part], totals[3][part] = found[2:]
+        return None, None, *totals
