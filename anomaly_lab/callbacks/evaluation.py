@@ -111,7 +111,6 @@ class Evaluation(L.Callback):
         """Compute and write the numbers."""
         assert isinstance(pl_module, AnomalyMethod)
         labels = np.array([record.label for record in self.data.test.records])
-        normal = torch.cat(self.normal_scores).numpy()
         images = ExactCurves()
         images.update(self.scores, labels)
         metrics, curves = images.summary("image", self.fpr_limit), {"image": images.curves()}
@@ -119,12 +118,13 @@ class Evaluation(L.Callback):
             pixels = self._precise(self.pixels, trainer, pl_module)
             metrics |= pixels.summary("pixel", self.fpr_limit)
             curves["pixel"] = pixels.curves()
-        rng = np.random.default_rng(0)
-        metrics |= bootstrap_interval(self.scores, labels, rng, self.bootstrap)
+        metrics |= {name: metrics[true] for name, true in pl_module.printed.items() if true in metrics}
+        metrics |= bootstrap_interval(self.scores, labels, np.random.default_rng(0), self.bootstrap)
         if self.data.normal.records:
             from anomaly_lab.metrics.threshold import threshold  # noqa: PLC0415 - most full recipes hold nothing out
 
-            metrics |= threshold(normal, self.target_fpr, self.scores, labels)
+            held_out = torch.cat(self.normal_scores).numpy()
+            metrics |= threshold(held_out, self.target_fpr, self.scores, labels)
         if not images.curves():
             log.warning("no image metrics: all test images are of one kind, normal or anomalous")
         self.directory.write_json("metrics.json", metrics)
