@@ -22,7 +22,8 @@ FLAT = 1e-5  # likenesses that span less differ by rounding: they all fall into 
 def likeness(x: Tensor, average: Tensor) -> Tensor:
     """Return the cosine between vectors along the second axis, -1 to 1; shapes are broadcast."""
     lengths = [torch.linalg.vector_norm(vectors, dim=1).clamp_min(SHORT) for vectors in (x, average)]
-    return (x * average).sum(1) / (lengths[0] * lengths[1])
+    cosines: Tensor = (x * average).sum(1) / (lengths[0] * lengths[1])
+    return cosines
 
 
 def quantised(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
