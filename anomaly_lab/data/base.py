@@ -154,7 +154,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         """Return the training batches of one epoch; the order and the content depend on (seed, epoch) alone."""
         dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
         copies = self.augment.copies if self.augment else 0
-        sampler = AddressedSampler(len(self.train.records) * (1 + copies), self.seed, self.sampling)
+        size = len(self.train.records) * (1 + copies)
+        sampler = AddressedSampler(size, self.seed, self.sampling, self.synthesis.ratio)
         if self.trainer is not None:  # after a resume workers read ahead before Lightning sets the sampler's epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())

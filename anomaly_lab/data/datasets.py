@@ -72,26 +72,38 @@ class Draw(NamedTuple):
     epoch: int
     position: int  # in the epoch; a row may be drawn twice
     row: int  # of the images, one after the other for each copy
+    pseudo: bool  # whether synthesis gets it
 
 
 @final
 class AddressedSampler(Sampler[Draw]):
-    """Draws each row once (``shuffle``) or independently (``replacement``), the same for any number of workers."""
+    """Draws each row once (``shuffle``) or independently (``replacement``), the same for any number of workers.
 
-    def __init__(self, size: int, seed: int, sampling: Literal["shuffle", "replacement"]) -> None:
+    With a ratio these stay normal; round(ratio * size) pseudo images of rows as different as can be stand among them.
+    """
+
+    def __init__(
+        self, size: int, seed: int, sampling: Literal["shuffle", "replacement"], ratio: float | None = None
+    ) -> None:
         self.size, self.seed, self.sampling, self.epoch = size, seed, sampling, 0
+        self.ratio, self.added = ratio, round((ratio or 0) * size)
 
     def set_epoch(self, epoch: int) -> None:
         """Is called by Lightning before each epoch, also after a resume."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size
+        return self.size + self.added
 
     def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng((ORDER, self.seed, self.epoch))
         rows = rng.permutation(self.size) if self.sampling == "shuffle" else rng.integers(self.size, size=self.size)
-        return (Draw(self.epoch, position, int(row)) for position, row in enumerate(rows))
+        order = np.arange(len(self))
+        if self.added:
+            rows = np.concatenate([rows, *(rng.permutation(self.size) for _ in range(-(-self.added // self.size)))])
+            order = rng.permutation(order)
+        pseudo = order >= (0 if self.ratio is None else self.size)
+        return (Draw(self.epoch, i, int(rows[at]), bool(pseudo[i])) for i, at in enumerate(order))
 
 
 @final
@@ -106,7 +118,7 @@ class TrainDataset(Dataset[TrainBatch]):
         copy, row = divmod(draw.row, len(self.images))
         untouched = self.augment is None or (self.augment.copies > 0 and copy == 0)
         clean = self.images[row] if self.augment is None or untouched else self.augment(self.images[row], rng)
-        image, mask = self.synthesis(clean, rng)
+        image, mask = self.synthesis(clean, rng) if draw.pseudo else (clean, np.zeros(clean.shape[:2], bool))
         return TrainBatch(as_tensor(image), as_tensor(clean), torch.from_numpy(mask))
 
 

@@ -11,9 +11,11 @@ class Synthesizer(ABC):
 
     Attributes:
         source: where the anomalous content comes from, in words, for the log and the manifest.
+        ratio: so many pseudo images per normal one join all normal ones in an epoch; None: each image may become one.
     """
 
     source: str = "none"
+    ratio: float | None = None
 
     def setup(self, normals: Sequence[np.ndarray]) -> None:  # noqa: B027 - most synthesizers need nothing
         """Receive the (H, W, 3) uint8 training images once, before training and in the main process."""
