@@ -370,3 +370,26 @@ def test_it_leaves_as_one_onnx_graph(tmp_path):
     anomaly_map, score = session.run(None, {session.get_inputs()[0].name: image.numpy()})
     np.testing.assert_allclose(anomaly_map, wanted.anomaly_map, atol=1e-4)
     np.testing.assert_allclose(score, wanted.score, atol=1e-4)
+
+
+def test_a_broken_run_goes_on_to_the_same_bits_with_its_center(tmp_path, monkeypatch):
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    how = ["data.image_size=64", "data.batch_size=2", "data.holdout=0", "trainer.max_steps=8", "trainer.save_minutes=0"]
+    command = ["model=mlff_small", *NARROW, *on_tree(tree), *how, "evaluation.overlays=0", "evaluation.bootstrap=10"]
+    whole_metrics, whole = ran(tmp_path / "whole", *command)
+    genuine, steps = Mlff.training_step, []
+
+    def breaking(self, one, index):
+        steps.append(index)
+        if len(steps) == 6:  # the second epoch's last; the first epoch was saved
+            raise RuntimeError("broken")
+        return genuine(self, one, index)
+
+    monkeypatch.setattr(Mlff, "training_step", breaking)
+    with pytest.raises(RuntimeError, match="broken"):
+        ran(tmp_path / "broken", *command)
+    metrics, resumed = ran(tmp_path / "broken", *command)
+    ours, theirs = (torch.load(path / "model.ckpt", weights_only=True)["state_dict"] for path in (whole, resumed))
+    assert len(steps) == 6 + 5  # three steps an epoch: the third on are done again
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert metrics == whole_metrics
