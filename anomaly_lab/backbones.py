@@ -1,6 +1,5 @@
-"""Frozen features of a pretrained network."""
+"""Features of a pretrained network, frozen or trained on."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Literal, final
 
@@ -47,23 +46,13 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         self.name = name
         networks.check(name, weights)
-        whole, self.making = networks.sketched(name)
-        known = [level["module"] for level in whole.feature_info.info]
-        wrong = [layer for layer in layers if layer not in known]
-        if wrong or not layers or len(set(layers)) < len(layers):
-            problem = f"{wrong[0]} is no layer of {name}" if wrong else "give at least one layer, and each once"
-            raise ConfigError(f"model.backbone.layers: {problem}; {name} has {', '.join(known)}")
-        indices = sorted(known.index(layer) for layer in layers)
-        self.order = [indices.index(known.index(layer)) for layer in layers]
+        self.making, self.order, facts = networks.chosen(name, layers)
         self.weights, self.layers, self.pool, self.cache = weights, list(layers), pool, cache
-        self.making["out_indices"] = indices
         self.network = networks.frozen(timm.create_model(name, **self.making))
-        facts = [self.network.feature_info.info[known.index(layer)] for layer in layers]
         self.channels = [fact["num_chs"] * (3 if pool == "cascade" else 1) for fact in facts]
         self.strides = [fact["reduction"] for fact in facts]
-        settings = self.network.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(settings["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(settings["std"]).view(3, 1, 1), persistent=False)
+        for key, values in networks.statistics(self.network).items():
+            self.register_buffer(key, values, persistent=False)
         self.identities: list[str] = []  # of the weights that each layer comes from, computed once
         self.last: tuple[str, torch.device, Tensor, list[Tensor]] | None = None
         for module in (self, self.network):
@@ -71,12 +60,7 @@ class FeatureExtractor(nn.Module):
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ConfigError unless the network takes images of this size."""
-        sketch = copy.deepcopy(self.network).to("meta")
-        try:
-            sketch(torch.empty(1, 3, height, width, device="meta"))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(f"data.image_size: {self.name} takes no {height} x {width} ({reason})") from error
+        networks.check_takes(self.network, self.name, height, width)
 
     def _forget(self, *_: object) -> None:
         """Other weights came: nothing known of the old ones holds."""
@@ -101,7 +85,8 @@ class FeatureExtractor(nn.Module):
     def load_pretrained(self) -> None:
         """Give the network the weights that were asked for; ConfigError: they cannot be had, or do not fit."""
         if self.weights != "random":
-            self.network.load_state_dict(networks.pretrained(self.name, self.weights, self.making).state_dict())
+            found = networks.pretrained(self.name, self.weights, self.making)
+            self.network.load_state_dict(networks.frozen(found).state_dict())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return each layer's features, in the order asked for: (B, C, h, w) float32 maps, or (B, C) when pooled."""
@@ -157,6 +142,58 @@ class FeatureExtractor(nn.Module):
         normalised = (image.float() - self.mean) / self.std
         levels = self.network(normalised.contiguous(memory_format=torch.channels_last))
         return [pooled(levels[index].float(), self.pool) for index in self.order]
+
+
+@final
+class TrainedBackbone(nn.Module):
+    """Some layers of a timm network that a method trains on from pretrained weights; nothing deeper is computed.
+
+    It takes (B, 3, H, W) float32 in [0, 1] and normalises it as its weights want it.
+
+    Args:
+        name, weights, layers: as `FeatureExtractor` has them.
+        freeze: the weights, and the statistics of its norms, stay as they came.
+
+    Attributes:
+        channels, strides: of each layer; strides in pixels of the image.
+    """
+
+    mean: Tensor  # (3, 1, 1)
+    std: Tensor
+
+    def __init__(self, name: str, weights: str, layers: Sequence[str], freeze: bool) -> None:  # noqa: FBT001 - an ablation
+        super().__init__()
+        networks.check(name, weights)
+        self.making, self.order, facts = networks.chosen(name, layers)
+        self.name, self.weights, self.freeze = name, weights, freeze
+        self.form = networks.frozen if freeze else networks.trained
+        self.network = self.form(timm.create_model(name, **self.making))
+        self.channels, self.strides = ([fact[key] for fact in facts] for key in ("num_chs", "reduction"))
+        for key, values in networks.statistics(self.network).items():
+            self.register_buffer(key, values, persistent=False)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ConfigError unless the network takes images of this size, its deepest map two pixels a side."""
+        networks.check_takes(self.network, self.name, height, width)
+        least = 2 * max(self.strides)  # a batch norm must have more than one value of a batch of one
+        if min(height, width) < least:
+            raise ConfigError(f"data.image_size: {height} x {width}; the layers of {self.name} want at least {least}")
+
+    def train(self, mode: bool = True) -> "TrainedBackbone":  # noqa: FBT001, FBT002 - torch's signature
+        """Stay in eval mode where it is frozen."""
+        return super().train(mode and not self.freeze)
+
+    def load_pretrained(self) -> None:
+        """Give the network the weights that were asked for; ConfigError: they cannot be had, or do not fit."""
+        if self.weights != "random":
+            found = networks.pretrained(self.name, self.weights, self.making)
+            self.network.load_state_dict(self.form(found).state_dict())
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return each layer's (B, C, h, w) maps, in the order asked for."""
+        normalised = (image.float() - self.mean) / self.std
+        levels = self.network(normalised.contiguous(memory_format=torch.channels_last))
+        return [levels[index] for index in self.order]
 
 
 def pooled(level: Tensor, pool: Pool) -> Tensor:

@@ -1,7 +1,9 @@
-"""Networks of timm, cut and frozen, and where their weights come from."""
+"""Networks of timm, cut, frozen or to be trained, and where their weights come from."""
 
+import copy
 import difflib
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,44 @@ def sketched(name: str) -> tuple[Any, dict[str, Any]]:
     return sketch, making
 
 
+def chosen(name: str, layers: Sequence[str]) -> tuple[dict[str, Any], list[int], list[dict[str, Any]]]:
+    """Return how timm makes the network down to the deepest of these layers, their places in its list, their facts.
+
+    Raises:
+        ConfigError: it has no such layer; it says which there are.
+    """
+    whole, making = sketched(name)
+    known = [level["module"] for level in whole.feature_info.info]
+    wrong = [layer for layer in layers if layer not in known]
+    if wrong or not layers or len(set(layers)) < len(layers):
+        problem = f"{wrong[0]} is no layer of {name}" if wrong else "give at least one layer, and each once"
+        raise ConfigError(f"model.backbone.layers: {problem}; {name} has {', '.join(known)}")
+    indices = sorted(known.index(layer) for layer in layers)
+    order = [indices.index(known.index(layer)) for layer in layers]
+    facts = [whole.feature_info.info[known.index(layer)] for layer in layers]
+    return making | {"out_indices": indices}, order, facts
+
+
+def check_takes(network: Any, name: str, height: int, width: int) -> None:
+    """Raise ConfigError unless the network takes images of this size."""
+    sketch = copy.deepcopy(network).to("meta").eval()
+    try:
+        sketch(torch.empty(1, 3, height, width, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"data.image_size: {name} takes no {height} x {width} ({reason})") from error
+
+
+def statistics(network: Any) -> dict[str, Tensor]:
+    """Return the ``mean`` and ``std`` that its weights want images normalised by, (3, 1, 1) each."""
+    return {key: torch.tensor(network.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std")}
+
+
+def trained(network: Any) -> Any:
+    """Return the network with its norms as they are, laid out so that it trains fastest."""
+    return network.to(memory_format=torch.channels_last)
+
+
 def frozen(network: Any) -> Any:
     """Return the network in eval mode, without gradients, in the form that computes fastest."""
     fast = folded(network.eval()).requires_grad_(requires_grad=False)
@@ -62,7 +102,7 @@ def frozen(network: Any) -> Any:
 
 
 def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
-    """Return the frozen network with the weights asked for: ``imagenet``, ``bundled`` or a FILE.
+    """Return the network with the weights asked for: ``imagenet``, ``bundled`` or a FILE.
 
     Raises:
         ConfigError: they cannot be had, or do not fit; it names the first misfit and the ways out.
@@ -76,7 +116,7 @@ def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
         overlay = {}
         if weights != "imagenet":
             overlay = {"state_dict": bundled() if weights == "bundled" else load_state_dict(weights)}
-        return frozen(_created(name, overlay, making))
+        return _created(name, overlay, making)
     except Exception as error:  # the hub, the file and the shapes each raise their own
         lines = str(error).strip().replace("\t", "").split("\n")
         said = next((line for line in lines if "size mismatch" in line), lines[0]).partition(". ")[0]

@@ -3,9 +3,7 @@
 import csv
 import fcntl
 import json
-import logging
 import os
-import shutil
 import socket
 import threading
 import time
@@ -18,7 +16,6 @@ import numpy as np
 
 from anomaly_lab.errors import RunError
 
-log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 30
 
 
@@ -84,14 +81,6 @@ class RunDirectory:
             raise RunError(f"{file}: cannot be written ({cause.strerror}); the last good file is kept") from error
         finally:
             temporary.unlink(missing_ok=True)
-
-    def take_weights(self, trained: "RunDirectory") -> None:
-        """Share a finished run's weights, so that this folder is whole on its own; the manifest names their origin."""
-        try:
-            self.checkpoint.hardlink_to(trained.checkpoint)
-        except OSError:  # a disk without links
-            with self.replacing(self.checkpoint.name) as file:
-                shutil.copyfile(trained.checkpoint, file)
 
     def wants_a_run(self, made_from: dict[str, Any]) -> bool:
         """Say whether the state found asks for a run: absent, broken off and failed do, done does not.
@@ -161,18 +150,3 @@ def _locked(file: TextIO, holder: list[str]) -> bool:
 def _beat(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
         os.utime(descriptor)
-
-
-def finished_training(siblings: Path, training_hash: str) -> RunDirectory | None:
-    """Return a finished run beside this one with the same training, if there is one."""
-    for file in sorted(siblings.glob("*/manifest.json")):
-        directory = RunDirectory(file.parent)
-        try:
-            manifest = directory.manifest()
-        except RunError as error:
-            log.warning("%s", error)
-            continue
-        same = manifest.get("training_hash") == training_hash
-        if manifest.get("status") == "done" and same and directory.checkpoint.exists():
-            return directory
-    return None

@@ -28,7 +28,7 @@ from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.provenance import provenance
-from anomaly_lab.results import RunDirectory, finished_training
+from anomaly_lab.results import RunDirectory
 from anomaly_lab.trainer import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -173,12 +173,11 @@ def fit_and_test(
 
             compile_networks(method, settings.accelerator())
         trainer = settings.build(directory.path, math.ceil(method.steps / batches), callbacks, loggers)
-        siblings, training_hash = directory.path.parent, manifest["training_hash"]
-        if not directory.checkpoint.exists() and (trained := finished_training(siblings, training_hash)):
-            manifest["trained_in"] = trained.manifest().get("trained_in", trained.path.name)
-            directory.write_json("manifest.json", manifest)
-            directory.take_weights(trained)
-            log.info("trains nothing: takes the weights of %s", trained.path)
+        siblings, training_hash = list(directory.path.parent.glob("*/manifest.json")), manifest["training_hash"]
+        if len(siblings) > 1 and not directory.checkpoint.exists():
+            from anomaly_lab.sharing import take_weights  # noqa: PLC0415 - the first run has none to take
+
+            take_weights(directory, manifest, siblings)
         if directory.checkpoint.exists():
             load_weights(method, directory.checkpoint, training_hash)
         else:

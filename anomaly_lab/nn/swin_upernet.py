@@ -8,9 +8,10 @@ import timm
 import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate, pad
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.nn.blocks import conv
 from anomaly_lab.nn.unet import Float32Conv2d
 
 IMAGENET = "swin_base_patch4_window7_224"  # timm's name of the weights whose shapes the published widths have
@@ -156,23 +157,3 @@ class UPerNetHead(nn.Module):
 def enlarged(x: Tensor, like: Tensor) -> Tensor:
     """Return x resized to the height and width of another tensor, bilinear."""
     return interpolate(x, size=like.shape[2:], mode="bilinear")
-
-
-def conv(before: int, after: int, kernel: int) -> nn.Sequential:
-    """One convolution without bias, batch norm, ReLU."""
-    weights = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(weights, BatchNormOfAny(after), nn.ReLU(inplace=True))
-
-
-@final
-class BatchNormOfAny(nn.BatchNorm2d):
-    """Batch norm that also trains on one value per channel, which a batch of one pooled to 1 x 1 has.
-
-    Its variance says nothing there, so that batch is normalised by the running statistics.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x normalised, same shape."""
-        if self.training and x.numel() == x.shape[1]:
-            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(x)

@@ -1,0 +1,219 @@
+"""MLFF: Tang, Zuo, Wang, Zhang, Wang, "Image anomaly detection algorithm using multi-level feature fusion network".
+
+J. National University of Defense Technology 2025, 47(2):173-182. No code was released and parts of the text are lost:
+the wiring and all three losses are our reading (the recipe lists the gaps).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_max_pool2d, interpolate
+
+from anomaly_lab.backbones import TrainedBackbone
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.nn.blocks import conv, resized
+from anomaly_lab.nn.cosine import cosine_adam
+from anomaly_lab.nn.losses import focal_loss
+from anomaly_lab.nn.maps import enlarged
+from anomaly_lab.nn.schedules import check_schedule
+from anomaly_lab.nn.self_calibration import SelfCalibratedConv
+from anomaly_lab.nn.statistical_texture import StatisticalTexture
+from anomaly_lab.nn.unet import Float32Conv2d
+from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What the training minimises: a weighted sum, in which 0 leaves a loss out.
+
+    Attributes:
+        score, consistency, feature: weights of the three losses below.
+        focal_gamma: focusing exponent of the score loss at each pixel; 0 makes it the cross-entropy.
+    """
+
+    score: float
+    consistency: float
+    feature: float
+    focal_gamma: float
+
+    def __post_init__(self) -> None:
+        weights = {"score": self.score, "consistency": self.consistency, "feature": self.feature}
+        for key, value in {**weights, "focal_gamma": self.focal_gamma}.items():
+            if value < 0:
+                raise ConfigError(f"model.losses.{key}: {value} must not be below 0; 0 switches it off")
+        if not self.score and not self.consistency:
+            raise ConfigError(
+                "model.losses: score and consistency are 0; nothing would train the map, so give one more"
+            )
+
+    def of(self, scores: Tensor, features: Tensor, mask: Tensor, center: Tensor) -> dict[str, Tensor]:
+        """Return the weighted losses that are on, scalars; with a ``center`` of shape (0,) there is no feature loss."""
+        found = {}
+        if self.score:
+            found["score"] = self.score * score_loss(scores, mask, self.focal_gamma)
+        if self.consistency:
+            found["consistency"] = self.consistency * consistency_loss(scores, mask)
+        if self.feature and len(center):
+            found["feature"] = self.feature * feature_loss(features, mask, center)
+        return found
+
+
+@final
+class Mlff(AnomalyMethod):
+    """Fuses a network's levels with their statistical texture and calibrated semantics; learns from pseudo anomalies.
+
+    Args:
+        backbone: gives three layers, the first two for the texture, the third for the semantics.
+        texture: makes the texture branch, given the channels of the first two layers; with both its modules off it is
+            left out.
+        calibration: whether the third layer goes through the self-calibrated convolution.
+        calibration_rate: side of that one's pooling windows (4).
+        fusion_channels: of the fused features (256).
+        fusion_size: side that all are resized to before they are fused, and of the raw map (64).
+        losses: what is minimised.
+        learning_rate: of Adam, for all but the backbone (1e-4).
+        backbone_learning_rate: of Adam, for the backbone (1e-5), unless that is frozen.
+        warmup: share of all steps in which the rates rise linearly; then they fall along a cosine.
+        sigma: of the Gaussian that smooths the map, in pixels of the image (4).
+    """
+
+    center_: Tensor  # (fusion_channels,) float32, the mean of normal features in the first epoch; (0,) until its end
+
+    def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
+        self,
+        backbone: TrainedBackbone,
+        texture: Callable[[int], StatisticalTexture],
+        calibration: bool,  # noqa: FBT001 - a row of the paper's ablation
+        calibration_rate: int,
+        fusion_channels: int,
+        fusion_size: int,
+        losses: Losses,
+        learning_rate: float,
+        backbone_learning_rate: float,
+        warmup: float,
+        sigma: Annotated[float, EVALUATION_ONLY],
+    ) -> None:
+        super().__init__()
+        if len(backbone.channels) != 3:
+            raise ConfigError("model.backbone.layers: this method wants three, from shallow to deep")
+        for key, value, least in (("fusion_channels", fusion_channels, 1), ("fusion_size", fusion_size, 2)):
+            if value < least:
+                raise ConfigError(f"model.{key}: {value}; give at least {least}")
+        if sigma < 0:
+            raise ConfigError(f"model.sigma: {sigma}; give at least 0")
+        rates = {"learning_rate": learning_rate, "backbone_learning_rate": backbone_learning_rate}
+        check_schedule(rates, warmup, (), 1.0)
+        low, middle, high = backbone.channels
+        made = texture(low + middle)
+        self.backbone, self.texture = backbone, made if made.width else None
+        self.calibrate = SelfCalibratedConv(high, calibration_rate) if calibration else nn.Identity()
+        joined = low + middle + made.width + high
+        self.fuse = nn.Sequential(conv(joined, fusion_channels, 1), conv(fusion_channels, fusion_channels, 3))
+        self.head = Float32Conv2d(fusion_channels, 1, 1)
+        self.fusion_size = (fusion_size, fusion_size)
+        self.losses, self.sigma, self.warmup = losses, sigma, warmup
+        self.learning_rate, self.backbone_learning_rate = learning_rate, backbone_learning_rate
+        self.register_buffer("center_", torch.empty(0))
+        self.seen: Sequence[Tensor] = ()  # sum and count of normal features, until there is a center
+        self.to(memory_format=torch.channels_last)
+
+    def setup(self, stage: str) -> None:
+        """Load pretrained weights before a training starts; a resumed one replaces them by its own."""
+        if stage == "fit":
+            self.backbone.load_pretrained()
+
+    def forward(self, image: Tensor) -> Prediction:
+        """Return the enlarged and smoothed score map, and its maximum (methods 6.4)."""
+        anomaly_map = enlarged(self._score(image)[0][:, 0], (image.shape[2], image.shape[3]), self.sigma)
+        return Prediction(anomaly_map, anomaly_map.amax((1, 2)))
+
+    def _score(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the raw map, (B, 1, h, w) float32 in [0, 1], and the fused features, (B, C, h, w)."""
+        low, middle, high = self.backbone(image)
+        parts = [low, middle, self.calibrate(high)]
+        if self.texture is not None:
+            parts.append(self.texture([low, middle]))
+        fused = self.fuse(torch.cat([resized(part, self.fusion_size) for part in parts], dim=1))
+        return self.head(fused).sigmoid(), fused
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+        """Train on the images as they are, pseudo anomalies among them."""
+        coarse, features = self._score(batch.image)
+        features = features.float()
+        scores = interpolate(coarse, batch.mask.shape[1:], mode="bilinear")[:, 0]
+        if self.losses.feature and not len(self.center_):
+            self._see(features.detach(), batch.mask)
+        losses = self.losses.of(scores, features, batch.mask, self.center_)
+        total = torch.stack(list(losses.values())).sum()
+        self.log_dict({"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}})
+        return total
+
+    def _see(self, features: Tensor, mask: Tensor) -> None:
+        """Add up the normal features of a batch of the first epoch."""
+        normal = 1 - covered(mask, features)
+        more = ((features * normal).sum((0, 2, 3)), normal.sum())
+        self.seen = [before + now for before, now in zip(self.seen, more, strict=True)] if self.seen else more
+
+    def on_train_epoch_end(self) -> None:
+        """Make the first epoch's normal features the center, before the state is saved; it stays for good."""
+        if self.seen:
+            total, count = self.seen
+            self.center_, self.seen = total / count.clamp_min(1), ()
+
+    def configure_optimizers(self) -> Any:
+        """Adam with a cosine, a smaller rate for the pretrained weights."""
+        theirs = [weight for weight in self.backbone.parameters() if weight.requires_grad]
+        ours = [weight for name, weight in self.named_parameters() if not name.startswith("backbone.")]
+        groups = [{"params": ours, "lr": self.learning_rate}]
+        if theirs:
+            groups.append({"params": theirs, "lr": self.backbone_learning_rate})
+        return cosine_adam(groups, self.steps, self.warmup)
+
+
+def score_loss(scores: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Return the focal loss of each pixel, averaged, plus the cross-entropy of the greatest score and the label.
+
+    Args:
+        scores: (B, H, W) float32 in [0, 1].
+        mask: (B, H, W) bool; an image is labelled anomalous if any pixel is.
+        gamma: focusing exponent at the pixels.
+    """
+    greatest, label = scores.amax((1, 2), keepdim=True), mask.any(2, keepdim=True).any(1, keepdim=True)
+    return focal_loss(scores, mask, gamma) + focal_loss(greatest, label, 0.0)
+
+
+def consistency_loss(scores: Tensor, mask: Tensor) -> Tensor:
+    """Return the Dice loss of anomalous images and the mean score of normal ones, averaged over all images.
+
+    Dice: ``1 - (2 sum(S M) + 1) / (sum(S) + sum(M) + 1)``; ``scores`` (B, H, W) in [0, 1], ``mask`` (B, H, W) bool.
+    """
+    scores, target = scores.float().flatten(1), mask.flatten(1).float()
+    dice = 1 - (2 * (scores * target).sum(1) + 1) / (scores.sum(1) + target.sum(1) + 1)
+    return torch.where(mask.flatten(1).any(1), dice, scores.mean(1)).mean()
+
+
+def feature_loss(features: Tensor, mask: Tensor, center: Tensor) -> Tensor:
+    """Return the hypersphere loss with the pseudo-Huber distance ``a = sqrt(|F - c|^2 + 1) - 1``, as FCDD has it.
+
+    A normal position costs a, an anomalous one ``-log(1 - exp(-a))``; the mean over all. The mask is brought to the
+    features' size, not the features to the mask's, which take a gigabyte there at batch 16.
+
+    Args:
+        features: (B, C, h, w).
+        mask: (B, H, W) bool.
+        center: (C,).
+    """
+    squared = (features.float() - center[:, None, None]).square().sum(1, keepdim=True)
+    distance = squared / ((squared + 1).sqrt() + 1)  # the same without cancellation
+    repelled = -torch.log(-torch.expm1(-distance.clamp_min(1e-6)))  # finite at the center itself
+    return torch.where(covered(mask, features) > 0, repelled, distance).mean()
+
+
+def covered(mask: Tensor, features: Tensor) -> Tensor:
+    """Return (B, 1, h, w) float32 at the features' size: 1 where any pixel of the (B, H, W) mask lies, else 0."""
+    return adaptive_max_pool2d(mask[:, None].float(), features.shape[2:])

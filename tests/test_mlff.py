@@ -1,0 +1,395 @@
+"""MLFF: its losses against formulae in float64, its switches, its centre, its sizes; the trained backbone."""
+
+import copy
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+import anomaly_lab
+from anomaly_lab.backbones import TrainedBackbone
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.methods.mlff import Mlff, consistency_loss, feature_loss, score_loss
+from anomaly_lab.networks import BUNDLED
+from anomaly_lab.nn.cosine import cosine_adam, cosine_rate
+from anomaly_lab.types import TrainBatch
+from tests.runs import CONF, composed, on_tree, ran
+from tests.trees import mvtec_tree
+
+NARROW = ("model.texture.channels=8", "model.fusion_channels=8", "model.texture.tem_levels=8", "model.texture.size=12")
+SWITCHES = ("model.texture.tem", "model.texture.ptfem", "model.calibration")
+
+
+def built(*overrides: str) -> Mlff:
+    torch.manual_seed(0)
+    method = instantiate(composed("model=mlff_small", "data=demo", *NARROW, *overrides).model, _convert_="all")
+    method.log_dict, method.steps = lambda _: None, 4
+    return method
+
+
+def batch(pseudo: str = "some", size: int = 64, count: int = 2, seed: int = 1) -> TrainBatch:
+    clean = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    mask = torch.zeros(count, size, size, dtype=torch.bool)
+    mask[{"some": slice(1), "no": slice(0), "all": slice(None)}[pseudo], 10:30, 20:40] = True
+    return TrainBatch(torch.where(mask[:, None], 1 - clean, clean), clean, mask)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def scores_and_mask() -> tuple[Tensor, Tensor]:
+    scores = torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(3, 6, 7, dtype=torch.bool)
+    mask[0, 1:3, 2:5] = mask[2, 0, 0] = True
+    return scores, mask
+
+
+def cross_entropy(score: float, anomalous: bool, gamma: float) -> float:
+    """As the focal loss of DRAEM's code: targets and the true class's probability are kept off 0."""
+    share = 1 - 1e-5 if anomalous else 1e-5
+    true = share * score + (1 - share) * (1 - score) + 1e-5
+    return -((1 - true) ** gamma) * math.log(true)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_score_loss_is_that_of_pixels_plus_that_of_the_greatest_score(gamma):
+    scores, mask = scores_and_mask()
+    pixels = [
+        cross_entropy(s, m, gamma) for s, m in zip(scores.flatten().tolist(), mask.flatten().tolist(), strict=True)
+    ]
+    images = [cross_entropy(scores[i].max().item(), bool(mask[i].any()), 0.0) for i in range(3)]
+    assert score_loss(scores, mask, gamma).item() == pytest.approx(np.mean(pixels) + np.mean(images), rel=1e-5)
+
+
+def test_the_consistency_loss_is_dice_on_pseudo_images_and_the_mean_score_on_normal_ones():
+    scores, mask = scores_and_mask()
+    wanted = []
+    for s, m in zip(scores.double().numpy(), mask.numpy(), strict=True):
+        dice = 1 - (2 * (s * m).sum() + 1) / (s.sum() + m.sum() + 1)
+        wanted.append(dice if m.any() else s.mean())
+    assert consistency_loss(scores, mask).item() == pytest.approx(np.mean(wanted), rel=1e-6)
+    assert consistency_loss(mask[[0, 2]].float(), mask[[0, 2]]).item() == pytest.approx(0)
+
+
+def test_the_feature_loss_attracts_normal_positions_and_repels_anomalous_ones():
+    features = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    center = torch.tensor([0.5, -1.0, 0.0, 2.0])
+    mask = torch.zeros(2, 6, 9, dtype=torch.bool)
+    mask[1, 3, 8] = True  # one pixel of the cell in row 1, column 2
+    wanted = []
+    for b in range(2):
+        for r in range(3):
+            for c in range(3):
+                away = ((features[b, :, r, c].double() - center.double()) ** 2).sum().item()
+                distance = math.sqrt(away + 1) - 1
+                wanted.append(-math.log(1 - math.exp(-distance)) if (b, r, c) == (1, 1, 2) else distance)
+    assert feature_loss(features, mask, center).item() == pytest.approx(np.mean(wanted), rel=1e-5)
+
+
+def test_at_the_center_itself_loss_and_gradient_are_finite():
+    center = torch.ones(4)
+    features = center.expand(1, 2, 2, 4).movedim(-1, 1).clone().requires_grad_()
+    for mask in (torch.ones(1, 4, 4, dtype=torch.bool), torch.zeros(1, 4, 4, dtype=torch.bool)):
+        loss = feature_loss(features, mask, center)
+        loss.backward()
+        assert loss.isfinite()
+        assert features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("saturated", [0.0, 1.0])
+@pytest.mark.parametrize("pseudo", [False, True])
+def test_losses_of_a_sure_network_are_finite(saturated, pseudo):
+    scores = torch.full((2, 4, 4), saturated, requires_grad=True)
+    mask = torch.full((2, 4, 4), pseudo)
+    (score_loss(scores, mask, 2.0) + consistency_loss(scores, mask)).backward()
+    assert scores.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("pseudo", ["no", "some", "all"])
+def test_every_part_learns_whatever_the_batch_holds(pseudo):
+    method = built("model.backbone.freeze=false")
+    optimizer = method.configure_optimizers()["optimizer"]
+    before = copy.deepcopy(dict(method.named_parameters()))
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = method.training_step(batch(pseudo), 0)
+        loss.backward()
+        optimizer.step()
+        method.on_train_epoch_end()  # the second step has the feature loss, too
+        assert loss.isfinite()
+    assert len(method.center_) == 8
+    still = [name for name, value in method.named_parameters() if torch.equal(value, before[name])]
+    assert not still
+    assert all(value.isfinite().all() for value in method.state_dict().values())
+
+
+def test_the_center_is_the_mean_of_normal_features_in_the_first_epoch():
+    method = built()
+    seen: list[Tensor] = []
+    method.fuse.register_forward_hook(lambda _, __, out: seen.append(out.detach().double()))
+    batches = [batch("some"), batch("no", count=3, seed=2), batch("all", seed=3)]
+    for one in batches:
+        method.training_step(one, 0)
+        assert method.center_.shape == (0,)
+    method.on_train_epoch_end()
+    total, count = torch.zeros(8, dtype=torch.float64), 0
+    for one, features in zip(batches, seen, strict=True):
+        for image in range(len(one.image)):
+            for r in range(32):  # the fusion's side; a position is two pixels wide
+                for c in range(32):
+                    if not one.mask[image, 2 * r : 2 * r + 2, 2 * c : 2 * c + 2].any():
+                        total += features[image, :, r, c]
+                        count += 1
+    assert count == 32 * 32 * 7 - 3 * 100
+    torch.testing.assert_close(method.center_.double(), total / count, rtol=1e-5, atol=1e-6)
+    kept = method.center_.clone()
+    method.training_step(batches[0], 0)
+    method.on_train_epoch_end()
+    assert torch.equal(method.center_, kept)
+
+
+def test_each_loss_has_a_weight_and_the_feature_loss_begins_in_the_second_epoch():
+    logged: list[dict[str, Tensor]] = []
+    for weights in ((1, 1, 0.1), (2, 0, 0), (0, 3, 0.5)):
+        method = built(
+            *(f"model.losses.{k}={v}" for k, v in zip(("score", "consistency", "feature"), weights, strict=True))
+        )
+        method.log_dict = logged.append
+        for _ in range(2):
+            total = method.training_step(batch(), 0)
+            assert total.item() == pytest.approx(sum(v.item() for k, v in logged[-1].items() if k != "loss"))
+            method.on_train_epoch_end()
+    names = [sorted(key.removeprefix("loss/") for key in row if key != "loss") for row in logged]
+    both, all_three = ["consistency", "score"], ["consistency", "feature", "score"]
+    assert names == [both, all_three, ["score"], ["score"], ["consistency"], ["consistency", "feature"]]
+    assert logged[2]["loss/score"].item() == pytest.approx(2 * logged[0]["loss/score"].item())
+    assert logged[4]["loss/consistency"].item() == pytest.approx(3 * logged[0]["loss/consistency"].item())
+
+
+def test_the_map_is_the_smoothed_score_and_the_image_counts_by_its_maximum():
+    method = built("model.sigma=1.5").eval()
+    image = batch().image
+    with torch.no_grad():
+        prediction = method(image)
+        raw = method._score(image)[0].double()
+    assert 0 <= raw.min() <= raw.max() <= 1
+    large = interpolate(raw, (64, 64), mode="bilinear")[:, 0].numpy()
+    wanted = np.stack([gaussian_filter(one, 1.5) for one in large])
+    np.testing.assert_allclose(prediction.anomaly_map, wanted, atol=1e-5)
+    np.testing.assert_allclose(prediction.score, wanted.max((1, 2)), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 96, 128, 200])
+def test_images_of_any_size_are_taken(size):
+    method = built()
+    method.check_size(size, size)
+    assert method.training_step(batch(size=size, count=1), 0).isfinite()  # a last batch of one, too
+    with torch.no_grad():
+        assert method.eval()(batch(size=size).image).anomaly_map.shape == (2, size, size)
+
+
+def stl(inputs: int, width: int) -> int:
+    """Weights of the texture branch, counted from the layer list of methods A.5."""
+    c, h, q = width, width // 2, width // 4
+    norm = lambda channels: 2 * channels  # noqa: E731
+    tem = 9 * c * c + norm(c) + c * h + 2 * q + q * h + 2 * h * h + norm(h) + 3 * h * h + h * c + norm(c)
+    cell = 3 * q + q * h + (c + h) * h + norm(h) + h * h + norm(h)
+    ptfem = 2 * c * c + 4 * cell + 4 * h * c + norm(c)
+    return inputs * c + norm(c) + tem + ptfem
+
+
+@pytest.mark.parametrize(("name", "widths"), [("resnet18", (64, 128, 256)), ("wide_resnet50_2", (256, 512, 1024))])
+def test_the_papers_recipe_has_the_parts_and_weights_of_its_layer_list(name, widths):
+    with torch.device("meta"):
+        recipe = composed("model=mlff", "data=demo", f"model.backbone.name={name}", "model.backbone.weights=random")
+        method = instantiate(recipe.model, _convert_="all")
+    low, middle, high = widths
+    assert method.backbone.channels == list(widths)
+    assert method.backbone.strides == [4, 8, 16]
+    assert parameters(method.texture) == stl(low + middle, 256)
+    assert parameters(method.calibrate) == 3 * (9 * high * high + 2 * high)
+    joined = low + middle + 768 + high
+    assert parameters(method.fuse) == joined * 256 + 512 + 9 * 256 * 256 + 512
+    assert parameters(method.head) == 257
+    if name == "resnet18":
+        assert parameters(method.backbone) == 2_782_784  # torchvision's ResNet-18 up to its third stage
+
+
+@pytest.mark.parametrize("off", [(), *((switch,) for switch in SWITCHES), SWITCHES[:2], SWITCHES])
+def test_every_component_can_be_off(off):
+    method = built(*(f"{switch}=false" for switch in off))
+    widths = 24 + 40 + 112 + 8 * (3 - sum(switch in off for switch in SWITCHES[:2])) * (not {*SWITCHES[:2]} <= {*off})
+    assert method.fuse[0][0].in_channels == widths
+    assert isinstance(method.calibrate, nn.Identity) is (SWITCHES[2] in off)
+    assert (method.texture is None) is ({*SWITCHES[:2]} <= {*off})
+    assert method.training_step(batch(), 0).isfinite()
+
+
+def test_a_frozen_backbone_keeps_weights_and_statistics_and_a_trained_one_has_its_own_rate():
+    for freeze in (True, False):
+        method = built(f"model.backbone.freeze={freeze}".lower()).train()
+        training = method.configure_optimizers()
+        before = copy.deepcopy(method.backbone.state_dict())
+        method.training_step(batch(), 0).backward()
+        training["optimizer"].step()
+        same = [torch.equal(before[key], value) for key, value in method.backbone.state_dict().items()]
+        assert all(same) if freeze else not any(same)
+        rates = [group["initial_lr"] for group in training["optimizer"].param_groups]
+        assert rates == [2e-3] if freeze else rates == [2e-3, 2e-4]
+
+
+def test_the_bundled_weights_arrive_in_a_backbone_that_is_trained():
+    """Folded or not, what it computes before training is the same."""
+    image = batch().image
+    found = []
+    for freeze in (True, False):
+        torch.manual_seed(0)
+        backbone = TrainedBackbone(BUNDLED, "bundled", ["blocks.1", "blocks.4"], freeze).eval()
+        random = backbone(image)[0]
+        backbone.load_pretrained()
+        found.append(backbone(image))
+        assert not torch.allclose(found[-1][0], random, atol=0.1)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert not found[0][0].requires_grad
+    assert found[1][0].requires_grad
+
+
+def test_the_rate_rises_then_falls_along_half_a_cosine_for_any_length():
+    for steps, warmup in ((10, 0.0), (50, 0.2), (1, 0.0), (3, 1.0)):
+        rise = warmup * steps
+        for step in range(steps):
+            peak = max(0.0, rise - 1)
+            falling = 0.5 * (1 + math.cos(math.pi * (step - peak) / (steps - peak)))
+            assert cosine_rate(steps, warmup, step) == pytest.approx((step + 1) / rise if step + 1 < rise else falling)
+    assert cosine_rate(50, 0.2, 9) == cosine_rate(10, 0.0, 0) == 1
+    assert cosine_rate(10, 0.0, 10) == 0
+    training = cosine_adam([{"params": [nn.Parameter(torch.ones(1))], "lr": 0.5}], 4, 0.0)
+    rates = []
+    for _ in range(4):
+        rates.append(training["optimizer"].param_groups[0]["lr"])
+        training["optimizer"].step()
+        training["lr_scheduler"]["scheduler"].step()
+    np.testing.assert_allclose(rates, [0.25 * (1 + math.cos(math.pi * step / 4)) for step in range(4)])
+
+
+def test_bf16_trains_and_its_losses_and_maps_are_float32():
+    method = built("model.backbone.freeze=false")
+    exact = method.eval()(batch().image)
+    method.train()
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = method.training_step(batch(), 0)
+        assert loss.dtype == torch.float32
+        loss.backward()
+        method.on_train_epoch_end()
+    assert method.center_.dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in method.parameters())
+    method = built().eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rough = method(batch().image)
+    assert rough.anomaly_map.dtype == rough.score.dtype == torch.float32
+    torch.testing.assert_close(rough.anomaly_map, exact.anomaly_map, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.backbone.layers=[blocks.1,blocks.2,layer3]", "model.backbone.layers: layer3 is no layer of tf_eff"),
+        ("model.backbone.layers=[blocks.1,blocks.2]", "model.backbone.layers: this method wants three"),
+        ("model.backbone.weights=here.pth", "model.backbone.weights: no file here.pth"),
+        ("model.calibration_rate=0", "model.calibration_rate: 0; give at least 1"),
+        ("model.texture.ptfem_scales=[0]", "model.texture.ptfem_scales: [0]; give"),
+        ("model.fusion_size=1", "model.fusion_size: 1; give at least 2"),
+        ("model.sigma=-1", "model.sigma: -1; give at least 0"),
+        ("model.losses.feature=-1", "model.losses.feature: -1 must not be below 0"),
+        ("model.backbone_learning_rate=0", "model.backbone_learning_rate: 0 must be above 0"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_names_the_key(override, said):
+    with pytest.raises(Exception) as error:  # noqa: PT011 - Hydra wraps it
+        built(override)
+    cause = error.value.__cause__ or error.value
+    assert isinstance(cause, ConfigError)
+    assert str(cause).startswith(said)
+    assert "\n" not in str(cause)
+
+
+def test_nothing_to_train_by_and_images_too_small_are_refused():
+    with pytest.raises(Exception, match="score and consistency are 0"):
+        built("model.losses.score=0", "model.losses.consistency=0")
+    with pytest.raises(
+        ConfigError, match=r"data\.image_size: 16 x 64; the layers of tf_efficientnet_lite0 want at least 32"
+    ):
+        built().check_size(16, 64)
+
+
+@pytest.mark.parametrize("ratio", [0, 0.5, 1])
+def test_every_ratio_runs_and_a_saved_run_predicts_alike(ratio, tmp_path):
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    how = [
+        "data.image_size=64",
+        "data.batch_size=2",
+        "data.holdout=0",
+        f"synthesis.ratio={ratio}",
+        "trainer.max_steps=4",
+    ]
+    metrics, path = ran(tmp_path, "model=mlff_small", *NARROW, *on_tree(tree), *how)
+    assert 0 <= metrics["image_auroc"] <= 1
+    run = anomaly_lab.load(path)
+    image = (batch(count=1).image[0] * 255).byte().movedim(0, -1).numpy()
+    assert run.predict([image]).anomaly_map.isfinite().all()
+    saved = torch.load(path / "model.ckpt", weights_only=True)["state_dict"]
+    assert saved["center_"].shape == (8,)
+
+
+def test_the_ablations_switch_what_the_recipe_has():
+    recipe = composed("model=mlff", "data=demo")
+    for name in ("mlff_ablation", "mlff_ratio"):
+        params = OmegaConf.load(CONF.parent / "experiments" / f"{name}.yaml").hydra.sweeper.params
+        keys = [key for key in params if key.startswith(("model.", "synthesis."))]
+        assert keys
+        assert all(str(OmegaConf.select(recipe, key)).lower() in str(params[key]).split(",") for key in keys)
+
+
+@pytest.mark.filterwarnings("ignore")  # onnxscript and torch.export warn of their own ways
+@torch.no_grad()
+def test_it_leaves_as_one_onnx_graph(tmp_path):
+    method, image = built().eval(), batch(size=96).image
+    wanted = method(image)
+    torch.onnx.export(method, (image,), tmp_path / "mlff.onnx", dynamo=True, verbose=False, optimize=False)
+    session = onnxruntime.InferenceSession(tmp_path / "mlff.onnx", providers=["CPUExecutionProvider"])
+    anomaly_map, score = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    np.testing.assert_allclose(anomaly_map, wanted.anomaly_map, atol=1e-4)
+    np.testing.assert_allclose(score, wanted.score, atol=1e-4)
+
+
+def test_a_broken_run_goes_on_to_the_same_bits_with_its_center(tmp_path, monkeypatch):
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    how = ["data.image_size=64", "data.batch_size=2", "data.holdout=0", "trainer.max_steps=8", "trainer.save_minutes=0"]
+    command = ["model=mlff_small", *NARROW, *on_tree(tree), *how, "evaluation.overlays=0", "evaluation.bootstrap=10"]
+    whole_metrics, whole = ran(tmp_path / "whole", *command)
+    genuine, steps = Mlff.training_step, []
+
+    def breaking(self, one, index):
+        steps.append(index)
+        if len(steps) == 6:  # the second epoch's last; the first epoch was saved
+            raise RuntimeError("broken")
+        return genuine(self, one, index)
+
+    monkeypatch.setattr(Mlff, "training_step", breaking)
+    with pytest.raises(RuntimeError, match="broken"):
+        ran(tmp_path / "broken", *command)
+    metrics, resumed = ran(tmp_path / "broken", *command)
+    ours, theirs = (torch.load(path / "model.ckpt", weights_only=True)["state_dict"] for path in (whole, resumed))
+    assert len(steps) == 6 + 5  # three steps an epoch: the third on are done again
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert metrics == whole_metrics
