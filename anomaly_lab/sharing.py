@@ -1,4 +1,4 @@
-"""A training that was done is not done again: a run that differs in its evaluation alone takes another one's weights."""
+"""A training that was done is not done again: a run that differs in its evaluation alone takes its weights."""
 
 import logging
 import shutil
