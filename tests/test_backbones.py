@@ -9,7 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from anomaly_lab.backbones import FeatureExtractor, pooled
+from anomaly_lab.backbones import FeatureExtractor, TrainedBackbone, pooled
 from anomaly_lab.cache import Cache
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.networks import BUNDLED, bundled
@@ -262,3 +262,19 @@ def test_weights_are_named_by_content(tmp_path):
     assert a == b != c
     assert [weights_identity(word) for word in ("imagenet", "random")] == ["imagenet", "random"]
     assert weights_identity("bundled") == weights_identity(str(bundled_weights()))
+
+
+def test_the_bundled_weights_arrive_in_a_backbone_that_is_trained():
+    """Folded or not, what it computes before training is the same."""
+    found = []
+    for freeze in (True, False):
+        torch.manual_seed(0)
+        backbone = TrainedBackbone(BUNDLED, "bundled", ["blocks.1", "blocks.4"], freeze).eval()
+        random = backbone(IMAGE)[0]
+        backbone.load_pretrained()
+        found.append(backbone(IMAGE))
+        assert not torch.allclose(found[-1][0], random, atol=0.1)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert not found[0][0].requires_grad
+    assert found[1][0].requires_grad
