@@ -2,13 +2,14 @@
 
 import copy
 from collections import OrderedDict
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from scipy.ndimage import gaussian_filter
 
 from anomaly_lab.config import validate
@@ -34,9 +35,14 @@ TINY = [
 ]
 
 
-def made(*overrides: str, recipe: str = "vt_adl_small") -> VtAdl:
+@lru_cache
+def tiny() -> DictConfig:
+    return composed("model=vt_adl_small", *TINY)
+
+
+def made(*overrides: str) -> VtAdl:
     torch.manual_seed(0)
-    method = instantiate(composed(f"model={recipe}", *TINY, *overrides).model, _convert_="all")
+    method = instantiate(OmegaConf.merge(tiny(), OmegaConf.from_dotlist(overrides)).model, _convert_="all")
     method.log_dict = lambda values: setattr(method, "logged", {k: v.item() for k, v in values.items()})
     return method
 
@@ -152,8 +158,8 @@ def test_what_is_accumulated_goes_with_the_saved_state():
 
 def test_a_run_reports_what_the_paper_prints_beside_what_it_is_and_sums_gradients(tmp_path):
     tree = mvtec_tree(tmp_path / "tree", train=4, good=2, bad=2, size=(48, 48))
-    tiny = [*TINY[1:], *on_tree(tree), "trainer=debug", "data.batch_size=2", "evaluation.overlays=0"]
-    metrics, path = ran(tmp_path, "model=vt_adl_released_small", *tiny, "data.holdout=0")
+    small = [*TINY[1:], *on_tree(tree), "trainer=debug", "data.batch_size=2", "evaluation.overlays=0"]
+    metrics, path = ran(tmp_path, "model=vt_adl_released_small", *small, "data.holdout=0")
     assert metrics["pro_as_printed"] == metrics["pixel_auroc"]
     assert metrics["pixel_aupro"] != metrics["pixel_auroc"]
     assert torch.load(path / "model.ckpt", weights_only=True)["state_dict"]["means_gradients"].abs().sum() > 0

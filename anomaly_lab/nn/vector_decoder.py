@@ -37,8 +37,8 @@ class VectorDecoder(nn.Module):
             side = (side - 1) * stride - 2 * padding + kernel
             self.sides.append(side)
             if min(channels, kernel, stride, side) < 1 or padding < 0:
-                row = [channels, kernel, stride, padding]
-                raise ConfigError(f"model.decoder.layers: {row} makes a side of {side}; give channels, kernel, ...")
+                row, wanted = [channels, kernel, stride, padding], "no padding below 0, all else at least 1"
+                raise ConfigError(f"model.decoder.layers: {row} makes a side of {side}; {wanted}")
         if not layers or layers[-1][0] != 3:
             raise ConfigError("model.decoder.layers: the last one must have 3 channels, red, green and blue")
         widths = [self.channels, *(channels for channels, *_ in layers)]
