@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_lab.check import Finding, check, examine, listing, span, table
+from anomaly_lab.check import check, examine, listing, span, table
 from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.findings import Finding
 from tests.data_modules import SIZE, mvtec, parts, read
 from tests.runs import composed
 from tests.trees import folder_tree, mvtec_tree, normal_image, write_png
@@ -195,6 +196,14 @@ def test_few_images_and_one_sided_tests(tmp_path):
     ]
     (text,) = [finding.text for finding in found(mvtec(mvtec_tree(tmp_path / "b", train=10, bad=0)))]
     assert text.startswith("no defective images to test on")
+
+
+def test_another_size_than_the_first_is_a_problem_where_images_are_registered(root):
+    write_png(root / "part" / "test" / "good" / "000.png", normal_image((50, 41), 3))
+    (finding,) = found(mvtec(root, register=True), "problem")
+    assert finding.text.startswith("1 of 22 images have another size")
+    assert [Path(file).name for file in finding.files] == ["000.png"]
+    assert not found(mvtec(root), "problem")
 
 
 @pytest.mark.parametrize(("fit", "count"), [("stretch", 2), ("pad", 1)])
