@@ -53,6 +53,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if directory.wants_a_run(made_from):
         method: AnomalyMethod = instantiate(cfg.model, **PLAIN)
         method.check_size(*data.geometry().size)
+        if data.synthesis.source != "none" and not method.pseudo:
+            raise ConfigError("synthesis: this method learns from normal images alone; give synthesis=none")
         callbacks = watchers(cfg, data, directory, identity["training_hash"])
         data.setup("fit")
         with directory.lock() as held:

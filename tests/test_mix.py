@@ -236,6 +236,8 @@ def test_a_run_that_breaks_and_goes_on_with_two_workers_gives_equal_bits(tree, w
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_method_that_collects_each_image_once_takes_no_ratio(tree, tmp_path):
-    with pytest.raises(ConfigError, match=r"synthesis\.ratio: .*synthesis=none"):
-        ran(tmp_path, "model=nearest", *MIXED, *on_tree(tree), "evaluation.overlays=0")
+@pytest.mark.parametrize("model", ["nearest", "vt_adl_small"])
+def test_a_method_that_learns_from_normal_images_takes_no_synthesis(model, tree, tmp_path):
+    with pytest.raises(ConfigError, match=r"synthesis: this method learns from normal images alone; give synth"):
+        ran(tmp_path, f"model={model}", *MIXED, *on_tree(tree), "data.image_size=64", "evaluation.overlays=0")
+    assert not list(tmp_path.glob("runs/*"))

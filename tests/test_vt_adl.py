@@ -3,6 +3,7 @@
 import copy
 from collections import OrderedDict
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +129,18 @@ def step(method: VtAdl, optimizer: torch.optim.Optimizer, image: torch.Tensor) -
     optimizer.step()
 
 
+@pytest.mark.parametrize(("gradients", "precision"), [("accumulated", "16-mixed"), ("accumulated", "bf16-mixed")])
+def test_sums_of_gradients_of_changing_scales_are_refused(gradients, precision):
+    method = made(f"model.mixture_gradients={gradients}")
+    method.trainer = (trainer := SimpleNamespace(precision=precision))
+    if precision == "16-mixed":
+        with pytest.raises(ConfigError, match=r"model.mixture_gradients: accumulated needs trainer.precision="):
+            method.setup("fit")
+    else:
+        method.setup("fit")
+        assert method.trainer is trainer
+
+
 @pytest.mark.parametrize("gradients", ["cleared", "accumulated"])
 def test_accumulated_gradients_are_those_that_the_released_loop_never_clears(gradients):
     method = made(f"model.mixture_gradients={gradients}", "model.latent_noise=0").double().train()
@@ -150,8 +163,10 @@ def test_what_is_accumulated_goes_with_the_saved_state():
     method = made("model.mixture_gradients=accumulated").train()
     optimizer = method.configure_optimizers()
     step(method, optimizer, images(0))
-    again = made("model.mixture_gradients=accumulated")
-    again.load_state_dict(copy.deepcopy(method.state_dict()))
+    assert "means_gradients" not in method.state_dict()
+    again, checkpoint = made("model.mixture_gradients=accumulated"), {"state_dict": method.state_dict()}
+    method.on_save_checkpoint(checkpoint)
+    again.on_load_checkpoint(copy.deepcopy(checkpoint))
     assert again.means_gradients.abs().sum() > 0
     assert torch.equal(again.means_gradients, method.means_gradients)
 
@@ -162,7 +177,35 @@ def test_a_run_reports_what_the_paper_prints_beside_what_it_is_and_sums_gradient
     metrics, path = ran(tmp_path, "model=vt_adl_released_small", *small, "data.holdout=0")
     assert metrics["pro_as_printed"] == metrics["pixel_auroc"]
     assert metrics["pixel_aupro"] != metrics["pixel_auroc"]
-    assert torch.load(path / "model.ckpt", weights_only=True)["state_dict"]["means_gradients"].abs().sum() > 0
+    _, cleared = ran(
+        tmp_path, "model=vt_adl_released_small", *small, "data.holdout=0", "model.mixture_gradients=cleared"
+    )
+    summed, plain = (torch.load(run / "model.ckpt", weights_only=True)["state_dict"] for run in (path, cleared))
+    assert summed.keys() == plain.keys()
+    assert not torch.equal(summed["mixture.means"], plain["mixture.means"])
+
+
+def test_a_broken_run_goes_on_to_the_same_bits_with_its_sums(tmp_path, monkeypatch):
+    tree = mvtec_tree(tmp_path / "tree", train=4, good=2, bad=2, size=(48, 48))
+    how = ["data.batch_size=2", "data.holdout=0", "trainer.max_steps=6", "trainer.save_minutes=0"]
+    command = ["model=vt_adl_released_small", *TINY[1:], *on_tree(tree), *how, "evaluation.overlays=0"]
+    whole = ran(tmp_path / "whole", *command)
+    genuine, steps = VtAdl.training_step, []
+
+    def breaking(self, one, index):
+        steps.append(index)
+        if len(steps) == 4:  # the second epoch's last; the first was saved
+            raise RuntimeError("broken")
+        return genuine(self, one, index)
+
+    monkeypatch.setattr(VtAdl, "training_step", breaking)
+    with pytest.raises(RuntimeError, match="broken"):
+        ran(tmp_path / "broken", *command)
+    resumed = ran(tmp_path / "broken", *command)
+    ours, theirs = (torch.load(run[1] / "model.ckpt", weights_only=True)["state_dict"] for run in (whole, resumed))
+    assert len(steps) == 4 + 4
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert whole[0] == resumed[0]
 
 
 def test_a_defect_on_a_learned_texture_stands_out():
@@ -181,8 +224,16 @@ def test_a_defect_on_a_learned_texture_stands_out():
     spoiled[:, :, 12:24, 24:36] = spoiled[:, :, 12:24, 24:36].transpose(2, 3)
     with torch.no_grad():
         good, bad = method.eval().terms(normal).nll, method.terms(spoiled).nll
+        exact = method(torch.cat([normal, spoiled]))
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = method(torch.cat([normal, spoiled]))
     assert bad[:, 6].min() > good[:, 6].max()
     assert bad.mean(dim=0).argmax() == 6
+    # bf16 rounds to three digits; a squared difference to what it rounds would be off by whole units here.
+    assert mixed.anomaly_map.dtype == mixed.score.dtype == torch.float32
+    assert not torch.equal(mixed.score, exact.score)
+    np.testing.assert_allclose(mixed.anomaly_map, exact.anomaly_map, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(mixed.score, exact.score, atol=0.01)
 
 
 def flat(recipe: str) -> dict[str, object]:
@@ -232,6 +283,7 @@ def test_any_multiple_of_the_patch_is_scored(size):
         ("model.encoder.patch_size=7", "model.encoder.patch_size: 7 does not divide 48 x 48"),
         ("model.encoder.heads=3", "model.encoder.heads: 3 do not divide model.encoder.dim=16"),
         ("model.encoder.depth=0", "depth, heads and mlp_dim must be at least 1"),
+        ("model.encoder.image_size=[48]", r"model.encoder.image_size: \[48\]; give one side or"),
         ("model.encoder.image_size=null", "model.encoder.image_size=\\${data.image_size}"),
         ("model.capsule_dim=5", "model.capsule_dim: 5 does not divide model.encoder.dim=16"),
         ("model.routing_iterations=0", "at least 1 iteration"),

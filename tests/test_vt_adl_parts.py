@@ -241,7 +241,7 @@ def test_a_mean_that_hits_is_no_error_however_large_the_token():
 def test_the_likelihood_stays_in_float32_under_mixed_precision():
     mixture, tokens = density("logsumexp", "softplus_with_floor"), torch.randn(2, 3, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(mixture(tokens), mixture(tokens))
+        assert (tokens @ tokens.mT).dtype == torch.bfloat16  # what is computed outside is rounded
         inside = mixture(tokens)
     assert torch.equal(inside, mixture(tokens))
 

@@ -27,6 +27,7 @@ class AnomalyMethod(L.LightningModule, ABC):
 
     localises: ClassVar[bool] = True  # False: the map means nothing, so no pixel metric is computed
     printed: ClassVar[dict[str, str]] = {}  # a name that the paper prints a metric under, and the metric that it is
+    pseudo: ClassVar[bool] = False  # True: it learns from pseudo anomalies, else from normal images alone
     stride: int = 1  # the sides of an image must be multiples of this
     steps: int = 0  # of the optimizer in the whole training; the run sets it before it fits
 

@@ -31,7 +31,7 @@ class Draem(AnomalyMethod):
         milestones: shares of all steps after which the rate is multiplied by ``gamma``.
     """
 
-    stride = 32
+    pseudo, stride = True, 32
 
     def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
         self,

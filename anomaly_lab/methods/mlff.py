@@ -82,6 +82,7 @@ class Mlff(AnomalyMethod):
         sigma: of the Gaussian that smooths the map, in pixels of the image (4).
     """
 
+    pseudo = True
     center_: Tensor  # (fusion_channels,) float32, the mean of normal features in the first epoch; (0,) until its end
 
     def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters

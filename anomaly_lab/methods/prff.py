@@ -75,7 +75,7 @@ class Prff(AnomalyMethod):
         trained_iterations: passes in training, each with its loss; the later ones see the network's own output (ours).
     """
 
-    stride = 32
+    pseudo, stride = True, 32
 
     def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
         self,

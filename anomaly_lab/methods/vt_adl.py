@@ -91,10 +91,10 @@ class VtAdl(AnomalyMethod):
         self.mse_weight, self.ssim_weight, self.nll_weight = mse_weight, ssim_weight, nll_weight
         self.learning_rate, self.weight_decay, self.sigma = learning_rate, weight_decay, sigma
         self.image_score, self.ssim_sign, self.sums = image_score, ssim_sign, list[str]()
-        if mixture_gradients == "accumulated":  # in buffers, so that a broken-off training goes on with them
+        if mixture_gradients == "accumulated":
             self.sums = [f"{name}_gradients" for name, _ in self.mixture.named_parameters()]
             for name, parameter in zip(self.sums, self.mixture.parameters(), strict=True):
-                self.register_buffer(name, torch.zeros_like(parameter))
+                self.register_buffer(name, torch.zeros_like(parameter), persistent=False)  # no part of the weights
 
     def setup(self, stage: str) -> None:
         """Refuse what would sum gradients of changing scales."""
@@ -145,6 +145,16 @@ class VtAdl(AnomalyMethod):
         for name, parameter in zip(self.sums, self.mixture.parameters(), strict=False):
             if parameter.grad is not None:
                 parameter.grad.copy_(self.get_buffer(name).add_(parameter.grad))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the sums with what a broken-off training goes on from."""
+        checkpoint["mixture_gradients"] = {name: self.get_buffer(name) for name in self.sums}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back; the final weights come without."""
+        super().on_load_checkpoint(checkpoint)
+        for name, value in checkpoint.get("mixture_gradients", {}).items():
+            self.get_buffer(name).copy_(value)
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Return the reconstruction."""

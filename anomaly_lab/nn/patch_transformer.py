@@ -45,7 +45,10 @@ class PatchTransformer(nn.Module):
             raise ConfigError("model.encoder: patch_size, dim, depth, heads and mlp_dim must be at least 1")
         if dim % heads:
             raise ConfigError(f"model.encoder.heads: {heads} do not divide model.encoder.dim={dim}; change one")
-        self.height, self.width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        sides = [image_size, image_size] if isinstance(image_size, int) else image_size
+        if len(sides) != 2 or min(sides) < 1:
+            raise ConfigError(f"model.encoder.image_size: {image_size}; give one side or [height, width], at least 1")
+        self.height, self.width = sides
         if self.height % patch_size or self.width % patch_size:
             shown = f"{patch_size} does not divide {self.height} x {self.width}"
             raise ConfigError(f"model.encoder.patch_size: {shown}; change it or the size that data makes")
@@ -66,10 +69,11 @@ class PatchTransformer(nn.Module):
             raise ConfigError(f"model.encoder.image_size: {given}; give it the size that data makes")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the tokens."""
-        patches = self.embed(image).flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.class_token.expand(len(image), -1, -1), patches], dim=1) + self.place
-        encoded: Tensor = self.blocks(tokens)[:, 1:]
+        """Return the tokens, in float32 also under mixed precision: their likelihood squares what is rounded here."""
+        with torch.autocast(image.device.type, enabled=False):
+            patches = self.embed(image).flatten(2).transpose(1, 2)
+            tokens = torch.cat([self.class_token.expand(len(image), -1, -1), patches], dim=1) + self.place
+            encoded: Tensor = self.blocks(tokens)[:, 1:]
         return encoded
 
 
