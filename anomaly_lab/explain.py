@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from anomaly_lab.errors import ConfigError, UserError
@@ -67,6 +67,15 @@ def explained(error: BaseException) -> BaseException:
     return line
 
 
+def placed(line: str, place: str) -> str:
+    """Return what a synthesizer says of ``synthesis.KEY`` with the key of where it stands: a mix's member, or defects.
+
+    ``place`` is its path within ``data``, where the config's synthesis is ``synthesis``.
+    """
+    prefix = place if place.startswith("synthesis") else f"data.{place}"
+    return f"{prefix}.{key}" if (key := line.removeprefix("synthesis.")) != line else line
+
+
 def report(error: BaseException, *, tracebacks: bool) -> int:
     """Print one line for what a user can mend, else (or if asked for) a traceback; return the exit code."""
     if type(error).__name__ == "SIGTERMException":  # Lightning's, a SystemExit without a code
@@ -78,10 +87,12 @@ def report(error: BaseException, *, tracebacks: bool) -> int:
         print("anomaly_lab: interrupted", file=sys.stderr)
         return 130
     cause: BaseException | None = error
+    place = re.search(r"\nfull_key: data\.(.*)$", str(error)) if isinstance(error, InstantiationException) else None
     while cause and not isinstance(cause, UserError):  # Hydra wraps what a constructor raises
         cause = cause.__cause__
     if cause and not tracebacks:
-        print(f"anomaly_lab: error: {str(cause).splitlines()[-1]}", file=sys.stderr)
+        line = str(cause).splitlines()[-1]
+        print(f"anomaly_lab: error: {placed(line, place[1]) if place else line}", file=sys.stderr)
     else:
         traceback.print_exception(error)
     return 1

@@ -106,12 +106,20 @@ def draw(data: AnomalyDataModule, name: str, shown: int) -> dict[str, Kind]:
     if not records:
         raise DataError(f"{data.root}: category {data.category} has no training images")
     what = (records, data.geometry(), data.memory_gb)
-    split = decode_registered(*what, read_image(records[0].image)) if data.register else decode(*what)
+    split = decode_registered(*what, read_image(first(data, records))) if data.register else decode(*what)
     images = split.images
     data.synthesis.setup(list(images))
     mixed = data.synthesis.members if isinstance(data.synthesis, Mix) else {}
     wanted = {kind: (member, shown) for kind, member in mixed.items()} | {name: (data.synthesis, 0 if mixed else shown)}
     return {kind: drawn(data, records, images, member, most) for kind, (member, most) in wanted.items()}
+
+
+def first(data: AnomalyDataModule, records: list[ImageRecord]) -> Path:
+    """Return the photograph that a run registers to, the first one that is not held out; no test image is opened."""
+    try:
+        return data.splits()["train"][0].image
+    except DataError:  # without test images there is no run
+        return records[0].image
 
 
 def drawn(

@@ -304,6 +304,17 @@ def test_the_fingerprint_covers_every_mask(tmp_path):
     assert content_hash(folder) != digest
 
 
+def test_a_folder_of_masks_is_hashed_by_file(tmp_path):
+    digests, two = {}, [b"x", b"y"]
+    for name, parts in {"one": two, "same": two, "joined": [b"xy"], "split": [b"xy", b""], "turned": two[::-1]}.items():
+        (tmp_path / name).mkdir()
+        for index, part in enumerate(parts):
+            (tmp_path / name / f"{index:03}.png").write_bytes(part)
+        digests[name] = content_hash(tmp_path / name)
+    assert digests["one"] == digests["same"]
+    assert len(set(digests.values())) == 4
+
+
 def union_of_png(folder: Path) -> np.ndarray:
     return np.any([np.array(Image.open(file)) > 0 for file in folder.glob("*.png")], axis=0)
 

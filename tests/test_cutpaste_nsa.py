@@ -74,7 +74,7 @@ KINDS = {
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_mask_is_what_changed(kind, size):
-    plain = np.stack([np.full((*size, 3), level, np.uint8) for level in (255, 0, 90)])
+    plain, changed = np.stack([np.full((*size, 3), level, np.uint8) for level in (255, 0, 90)]), 0
     for images in (noise(size, 3), smooth(size, 3), plain):
         before, synthesizer = images.copy(), KINDS[kind](images)
         for seed in range(12):
@@ -84,7 +84,9 @@ def test_the_mask_is_what_changed(kind, size):
             assert np.array_equal(mask, (image != clean).any(2))
             again = synthesizer(clean, rng(seed))
             assert np.array_equal(image, again[0])
+            changed += mask.any()
         assert np.array_equal(images, before)
+    assert changed > 5 or min(size) < 40 or kind == "background"
 
 
 BIG = {"half_height": [0.15, 0.4], "half_width": [0.15, 0.4]}  # below 9 pixels a side there is no patch
@@ -297,6 +299,31 @@ def test_more_patches_with_a_half_chance_each(monkeypatch):
     for seed in range(400):
         synthesizer(image, rng(seed))
     assert abs(len(calls) / 400 - 2.5) < 3 * math.sqrt(0.75 / 400)
+
+
+def test_the_patches_show_the_other_images():
+    wave = np.broadcast_to(128 + 60 * np.sin(np.arange(64) * 2 * np.pi / 8), (64, 64))  # period 8, upright stripes
+    images = np.stack([np.full((64, 64), 100), wave, wave.T])[..., None].repeat(3, 3).astype(np.uint8)
+    synthesizer, seen = natural(images, num_patches=1, resize_deviation=0.0, **BIG), np.zeros(3)
+    for seed in range(240):
+        image, mask = synthesizer(images[0], rng(seed))  # a plain image: whatever shows in it is foreign
+        if not mask.any():
+            seen[0] += 1  # its own patch
+            continue
+        across, down = (np.abs(np.diff(image.astype(int), axis=axis)).sum() for axis in (1, 0))
+        assert max(across, down) > 1.5 * min(across, down)
+        seen[1 if across > down else 2] += 1
+    assert stats.chisquare(seen).pvalue > 1e-3  # each training image as often as any other
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 20.0])
+def test_what_changed_less_than_the_tolerance_is_put_back(tolerance):
+    images = smooth((64, 64), 3)
+    synthesizer, changes = natural(images, tolerance=tolerance, median=1, **BIG), list[np.ndarray]()
+    for seed in range(30):
+        image, mask = synthesizer(images[seed % 3], rng(seed))
+        changes.append(np.abs(image.astype(float) - images[seed % 3]).mean(2)[mask])
+    assert tolerance < np.concatenate(changes).min() < tolerance + 1
 
 
 def test_normals_are_shared_and_one_is_enough():

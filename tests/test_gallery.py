@@ -6,15 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from PIL import Image
 
 from anomaly_lab import gallery as module
+from anomaly_lab.data.images import read_image
+from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.gallery import COLUMNS, DRAWS, Example, gallery, sheet
 from tests.runs import CONF, composed, on_tree, options
-from tests.trees import folder_tree, mvtec_tree
+from tests.trees import folder_tree, mvtec_tree, write_png
 
 SMALL = ("data.image_size=[48,64]", "data.holdout=0", "data.augment=null")
 CHEAP = {"perlin_texture": ["synthesis.num_procedural=13"], "perlin_texture_prff": ["synthesis.num_procedural=13"]}
@@ -34,6 +38,24 @@ def _fewer_draws(monkeypatch):
 def shown(tree: Path, file: Path, synthesis: str, *overrides: str) -> None:
     given = (f"synthesis={synthesis}", *CHEAP.get(synthesis, []), *on_tree(tree), *SMALL, f"+gallery.file='{file}'")
     gallery(composed(*given, *overrides))
+
+
+def examples(monkeypatch, root: Path, *overrides: str) -> list[Example]:
+    """Return all that a sheet of cutpaste would show, of each training image one or more."""
+    seen: list[Example] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "sheet", lambda _, sections: seen.extend(*sections.values()) or Image.new("L", (1, 1)))
+        shown(root, root / "sheet.png", "cutpaste", "+gallery.count=1000", "synthesis.probability=1", *overrides)
+    return seen
+
+
+def lying(index: int) -> np.ndarray:
+    """Return a (48, 64, 3) uint8 photograph of a part that lies a little differently each time."""
+    part = np.full((48, 64, 3), 20, np.uint8)
+    part[14:34, 18:40] = (90, 150, 200)
+    part[18:24, 22:30] = (240, 60, 30)
+    turn = cv2.getRotationMatrix2D((32, 24), 6.0 * index, 1.0) + np.array([[0, 0, index], [0, 0, -index]])
+    return cv2.GaussianBlur(cv2.warpAffine(part, turn, (64, 48), borderValue=(20, 20, 20)), (0, 0), 1)
 
 
 @pytest.mark.parametrize("synthesis", [name for name in options("synthesis") if name != "none"])
@@ -117,15 +139,40 @@ def test_test_images_are_not_opened(tmp_path):
     assert len({(tmp_path / f"{name}.png").read_bytes() for name in "abc"}) == 1
 
 
-def test_other_data_augmentation_and_registration(tree, tmp_path, capsys):
+def test_other_data_and_augmentation(tree, tmp_path, capsys, monkeypatch):
     folder = folder_tree(tmp_path / "photographs")
     names = [f"data.root='{folder}'", "data.category=x", "data.normal_train=[good]", "data.abnormal=[bad_dent]"]
     file = f"+gallery.file='{tmp_path}/a.png'"
     gallery(composed("synthesis=cutpaste", "data=folder", *names, "data.image_size=40", file))
     target = "_target_:anomaly_lab.data.hierarchical.HierarchicalTransformation"
     copies = f"data.augment={{{target},depth:1,copies:2,families:[geometry],flip:false}}"
-    shown(tree, tmp_path / "b.png", "cutpaste", copies, "data.register=true")
     assert "x  40 x 40" in capsys.readouterr().out
+    originals = [read_image(file) for file in sorted((tree / "part/train/good").iterdir())]
+    clean = [example.clean for example in examples(monkeypatch, tree, copies)]
+    untouched = np.mean([any(np.array_equal(image, own) for own in originals) for image in clean])
+    assert 1 / 6 < untouched < 1 / 2  # one of three: the first copy
+
+
+@pytest.mark.parametrize("tests", ["there", "gone"])
+def test_registration_is_onto_the_photograph_of_a_run(tests, tmp_path, monkeypatch):
+    root = mvtec_tree(tmp_path, train=6, size=(48, 64))
+    files = sorted((root / "part/train/good").iterdir())
+    for index, file in enumerate(files):
+        write_png(file, lying(index))
+    given = ("data.register=true", "data.holdout=0.5", "seed=1")
+    data = instantiate(composed("synthesis=cutpaste", *on_tree(root), *SMALL, *given).data, _convert_="all")
+    first = data.splits()["train"][0].image
+    assert first != files[0]  # which is held out
+    for file in (root / "part/test").rglob("*.png"):
+        file.write_bytes(b"no image")
+    if tests == "gone":
+        (root / "part/test").rename(root / "gone")
+        first = files[0]
+    moved = {file.name: onto(read_image(first), read_image(file), None, file)[0] for file in files}
+    found = examples(monkeypatch, root, *given)
+    assert {example.name for example in found} == set(moved)
+    assert all(np.array_equal(example.clean, moved[example.name]) for example in found)
+    assert any((moved[file.name] != read_image(file)).any() for file in files)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Mixes of pseudo anomalies, and the ratio of pseudo to normal images: counted exactly, the same however it is run."""
 
 import csv
+import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 
 from anomaly_lab import config
+from anomaly_lab.__main__ import main
 from anomaly_lab.data.datasets import AddressedSampler
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer
@@ -98,6 +101,8 @@ def test_after_so_many_tries_the_image_stays_normal():
         ({"a": 1.0, "b": -0.5}, None, r"synthesis\.weights: .*below 0"),
         ({"a": 0.0, "b": 0.0}, None, r"synthesis\.weights: .*one above"),
         ({"a": 1.0, "b": 1.0}, -0.1, r"synthesis\.ratio: -0\.1"),
+        ({"a": 1.0, "b": 1.0}, 101.0, r"synthesis\.ratio: 101\.0; give a number from 0 to 100"),
+        ({"a": 1.0, "b": 1.0}, math.nan, r"synthesis\.ratio: nan"),
     ],
 )
 def test_misfit_is_named(weights, ratio, text):
@@ -132,6 +137,30 @@ def test_a_mistake_in_a_member_is_named(override, text):
         config.validate(composed("synthesis=mix", "data=demo", override))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["synthesis.members.nsa.half_height=[0.5,0.1]"], "synthesis.members.nsa.half_height: [0.5, 0.1] is no range"),
+        (
+            ["synthesis.weights.perlin_texture=0", "synthesis.members.perlin_texture.textures=nowhere"],
+            "synthesis.members.perlin_texture.textures: nowhere",
+        ),
+        (["synthesis.ratio=101"], "synthesis.ratio: 101; give"),
+        (["synthesis=cutpaste", "synthesis.jitter=3"], "synthesis.jitter: 3; give"),
+        (["data=synthetic_defects", "data.category=x", "data.defects.probability=3"], "data.defects.probability: 3 is"),
+        (["data.holdout=1"], "data.holdout: 1"),
+    ],
+)
+def test_a_misfit_in_a_member_names_its_own_key(overrides, line, tmp_path, monkeypatch, capsys):
+    given = ["synthesis=mix", "data=demo", "data.root=.", *overrides, f"runs={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", ["anomaly_lab", "model=draem_small", *given])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    assert main() == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"anomaly_lab: error: {line}")
+    assert error.count("\n") == 1
+
+
 def test_the_memory_of_a_member_makes_no_other_run():
     base = ("synthesis=mix", "data=demo")
     other = composed(*base, "synthesis.members.perlin_texture.textures_gb=9")
@@ -142,8 +171,7 @@ def test_the_memory_of_a_member_makes_no_other_run():
 # The ratio
 
 
-@pytest.mark.parametrize("size", [1, 7, 40])
-@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize(("ratio", "size"), [(r, n) for r in RATIOS for n in (1, 7, 40) if r == 0 or round(r * n)])
 def test_an_epoch_has_all_normals_and_so_many_pseudo_images(ratio, size):
     sampler, added = AddressedSampler(size, 5, "shuffle", ratio), round(ratio * size)
     for epoch in range(3):
@@ -156,6 +184,19 @@ def test_an_epoch_has_all_normals_and_so_many_pseudo_images(ratio, size):
         assert times.sum() == added
         assert set(times) <= {added // size, -(-added // size)}
         assert draws == list(sampler)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 10, 33])
+def test_a_ratio_too_small_for_one_pseudo_image_is_an_error(size):
+    with pytest.raises(ConfigError, match=rf"synthesis\.ratio: 0\.01 of {size} training .*; give 0, or (.*)") as caught:
+        AddressedSampler(size, 0, "shuffle", 0.01)
+    assert AddressedSampler(size, 0, "shuffle", float(str(caught.value).split()[-1])).added == 1
+
+
+def test_such_a_ratio_fails_before_there_is_a_run(tree, tmp_path):
+    with pytest.raises(ConfigError, match=r"synthesis\.ratio: 0\.05 of 6 training images"):
+        ran(tmp_path, *training(tree), "synthesis.ratio=0.05")
+    assert not list(tmp_path.rglob("part*/*"))
 
 
 def test_pseudo_images_stand_among_the_normals_and_change_with_the_epoch():
@@ -184,7 +225,7 @@ def tree(tmp_path_factory) -> Path:
     return mvtec_tree(tmp_path_factory.mktemp("tree"), train=6, size=(64, 64))
 
 
-@pytest.mark.parametrize("ratio", RATIOS)
+@pytest.mark.parametrize("ratio", [ratio for ratio in RATIOS if ratio != 0.05])  # of six images: none
 def test_normal_draws_bypass_synthesis(tree, ratio):
     data = ready(mvtec(tree, synthesis=Mix(members={"spot": Spot(255)}, weights={"spot": 1.0}, ratio=ratio)))
     batches = list(data.train_dataloader())
@@ -214,6 +255,7 @@ def whole(tree, tmp_path_factory) -> Path:
 def test_the_steps_count_the_pseudo_images(whole):
     with (whole / "training.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 3 * math.ceil((6 + 3) / 2)
+    assert json.loads((whole / "manifest.json").read_text())["added_pseudo_images"] == 3
 
 
 def test_a_run_that_breaks_and_goes_on_with_two_workers_gives_equal_bits(tree, whole, tmp_path, monkeypatch):

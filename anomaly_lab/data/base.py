@@ -111,12 +111,12 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         counts = {role: len(records) for role, records in self.splits().items()}
         counts |= {"anomalous": sum(r.label for r in self.splits()["test"]), "unmasked": self.unmasked()}
         crop = None if self.crop_box is None else list(self.crop_box)
-        return {"counts": counts, "crop_box": crop}
+        return {"counts": counts, "crop_box": crop, "added_pseudo_images": self.order().added}
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
         """Decode everything once, so that a bad file ends the run before its first step."""
         if "train" not in self.__dict__:
-            self.unmasked()
+            self.unmasked(), self.order()  # each ends the run if it does not fit
             key = (self.fingerprint(), self.geometry(), self.register, self.memory_gb)
             if key not in LAST:
                 LAST.clear()
@@ -150,12 +150,14 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
 
         return decode_registered(*what, self.reference)
 
+    def order(self) -> AddressedSampler:
+        """Return which images an epoch draws; ConfigError: the ratio of pseudo images is positive, but gives none."""
+        size = len(self.splits()["train"]) * (1 + (self.augment.copies if self.augment else 0))
+        return AddressedSampler(size, self.seed, self.sampling, self.synthesis.ratio)
+
     def train_dataloader(self) -> DataLoader[TrainBatch]:
         """Return the training batches of one epoch; the order and the content depend on (seed, epoch) alone."""
-        dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
-        copies = self.augment.copies if self.augment else 0
-        size = len(self.train.records) * (1 + copies)
-        sampler = AddressedSampler(size, self.seed, self.sampling, self.synthesis.ratio)
+        dataset, sampler = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed), self.order()
         if self.trainer is not None:  # after a resume workers read ahead before Lightning sets the sampler's epoch
             sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())

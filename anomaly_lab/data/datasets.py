@@ -12,10 +12,12 @@ from torch.utils.data import Dataset, Sampler
 
 from anomaly_lab.data.augment import Augmentation
 from anomaly_lab.data.images import Geometry, Placement, read_image, read_mask, resize_image, resize_mask
+from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EvalBatch, ImageRecord, TrainBatch
 
 HOLDOUT, ORDER, CONTENT = 1, 2, 3  # first part of each random address, so that no two streams are the same
+Sampling = Literal["shuffle", "replacement"]
 
 
 class Split(NamedTuple):
@@ -82,11 +84,11 @@ class AddressedSampler(Sampler[Draw]):
     With a ratio these stay normal; round(ratio * size) pseudo images of rows as different as can be stand among them.
     """
 
-    def __init__(
-        self, size: int, seed: int, sampling: Literal["shuffle", "replacement"], ratio: float | None = None
-    ) -> None:
+    def __init__(self, size: int, seed: int, sampling: Sampling, ratio: float | None = None) -> None:
         self.size, self.seed, self.sampling, self.epoch = size, seed, sampling, 0
         self.ratio, self.added = ratio, round((ratio or 0) * size)
+        if ratio and not self.added:
+            raise ConfigError(f"synthesis.ratio: {ratio} of {size} training images is none; give 0, or {1 / size:.2g}")
 
     def set_epoch(self, epoch: int) -> None:
         """Is called by Lightning before each epoch, also after a resume."""

@@ -130,10 +130,10 @@ def restore_map(anomaly_map: np.ndarray, placement: Placement) -> np.ndarray:
 
 
 def content_hash(path: Path) -> str:
-    """Return 32 hex digits of the file's bytes (BLAKE2b), or of all files of a folder of masks."""
-    files = sorted(path.glob("[!.]*")) or [path]
+    """Return 32 hex digits of the file's bytes (BLAKE2b), or of the digests of all files of a folder of masks."""
+    digests = "".join(content_hash(file) for file in sorted(path.glob("[!.]*")))
     with _named(path):
-        return hashlib.blake2b(b"".join(file.read_bytes() for file in files), digest_size=16).hexdigest()
+        return hashlib.blake2b(digests.encode() or path.read_bytes(), digest_size=16).hexdigest()
 
 
 @contextmanager

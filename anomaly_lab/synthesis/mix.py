@@ -27,8 +27,8 @@ class Mix(Synthesizer):
         total = sum(weights.values())
         if not total > 0 or min(weights.values()) < 0:
             raise ConfigError(f"synthesis.weights: {dict(weights)}; give none below 0 and one above")
-        if ratio is not None and not ratio >= 0:
-            raise ConfigError(f"synthesis.ratio: {ratio}; give 0, more, or null")
+        if ratio is not None and not 0 <= ratio <= 100:
+            raise ConfigError(f"synthesis.ratio: {ratio}; give a number from 0 to 100, or null")
         self.members = {name: members[name] for name in sorted(members) if weights[name] > 0}
         self.shares = {name: weights[name] / total for name in self.members}
         self.ratio = ratio

@@ -1,4 +1,4 @@
-"""Natural synthetic anomalies: patches of other normal images, blended in by Poisson's equation."""
+"""Natural synthetic anomalies: patches of normal images, blended in by Poisson's equation."""
 
 from collections.abc import Sequence
 from typing import Literal, final
@@ -21,7 +21,7 @@ class Nsa(Synthesizer):
     """Schlüter, Tan, Hou, Kainz, ECCV 2022, and the authors' code (methods A.3); the yaml explains each argument.
 
     What the mask leaves out is put back: it holds every pixel that changed, and no other. It may be empty. The source
-    is drawn from all training images; a single one is its own source.
+    is drawn from all training images, among them the one to be changed (the code: the image that was loaded before).
     """
 
     source = "the training images"
