@@ -67,7 +67,7 @@ def test_ssim_stays_in_float32_under_autocast():
     assert torch.equal(inside, ssim(x, y, "unit"))
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5, 2.0])
 def test_focal_loss_equals_its_formula_in_float64(gamma):
     generator = torch.Generator().manual_seed(3)
     probability = torch.rand((2, 5, 7), generator=generator)
