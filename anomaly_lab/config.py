@@ -153,6 +153,8 @@ def _leaves(value: Any, want: Any, path: str) -> Iterator[Leaf]:
 def _scalar(value: Any, want: Any, path: str) -> Any:
     if value == "???":
         raise ConfigError(f"{path} is missing: give {path}=VALUE")
+    if type(value) is float and not abs(value) < float("inf"):  # NaN, too, is not below
+        raise ConfigError(f"{path} must be finite, not {value}")
     if want is float and type(value) is int:
         return float(value)
     if want in (Any, type(value)) or any(value == x and type(value) is type(x) for x in get_args(want)):

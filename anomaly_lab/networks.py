@@ -76,13 +76,17 @@ def chosen(name: str, layers: Sequence[str]) -> tuple[dict[str, Any], list[int],
 
 
 def check_takes(network: Any, name: str, height: int, width: int) -> None:
-    """Raise ConfigError unless the network takes images of this size."""
+    """Raise ConfigError unless the network takes images of this size and makes maps of (B, C, h, w) of them."""
     sketch = copy.deepcopy(network).to("meta").eval()
     try:
-        sketch(torch.empty(1, 3, height, width, device="meta"))
+        levels = sketch(torch.empty(1, 3, height, width, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"data.image_size: {name} takes no {height} x {width} ({reason})") from error
+    for level, channels in zip(levels, network.feature_info.channels(), strict=True):
+        if level.dim() != 4 or level.shape[1] != channels:
+            found = f"maps of {tuple(level.shape[1:])} for {channels} channels, which do not come first"
+            raise ConfigError(f"model.backbone.name: {name} gives {found}; give another network")
 
 
 def statistics(network: Any) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from anomaly_lab.backbones import FeatureExtractor, TrainedBackbone, pooled
 from anomaly_lab.cache import Cache
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.networks import BUNDLED, bundled
+from anomaly_lab.networks import BUNDLED, bundled, sketched
 from anomaly_lab.nn.folding import folded
 from anomaly_lab.pretrained import bundled_weights, weights_identity
 
@@ -37,8 +37,13 @@ def test_the_bundled_weights_know_a_cat():
     assert set(best) <= {281, 282, 283, 284, 285}
 
 
-def test_features_are_those_of_the_whole_network_on_the_normalised_image():
-    ours = extractor(weights="bundled", layers=("blocks.4", "blocks.1"))
+@pytest.mark.parametrize("kind", ["extractor", "frozen", "trained"])
+def test_features_are_those_of_the_whole_network_on_the_normalised_image(kind):
+    if kind == "extractor":
+        ours = extractor(weights="bundled", layers=("blocks.4", "blocks.1"))
+    else:
+        ours = TrainedBackbone(BUNDLED, "bundled", ["blocks.4", "blocks.1"], freeze=kind == "frozen").eval()
+        ours.load_pretrained()
     network = timm.create_model(BUNDLED)
     network.load_state_dict(bundled())
     kept = {}
@@ -75,6 +80,23 @@ def test_a_transformer_takes_other_sizes_that_its_patches_divide():
         ours.check_size(40, 64)
     with pytest.raises(ConfigError, match=r"data\.image_size: mixer_s32_224 takes no 64 x 64"):
         extractor("mixer_s32_224", layers=("blocks.0",)).check_size(64, 64)
+
+
+def test_a_network_whose_maps_have_channels_last_is_refused():
+    name, layers = "swin_tiny_patch4_window7_224", ["layers.0"]
+    for ours in (extractor(name, layers=layers, pool="avg"), TrainedBackbone(name, "random", layers, freeze=True)):
+        with pytest.raises(
+            ConfigError, match=rf"^model\.backbone\.name: {name} gives maps of \(56, 56, 96\) for 96 ch"
+        ):
+            ours.check_size(224, 224)
+
+
+@pytest.mark.parametrize("name", ["hrnet_w18_small", "hardcorenas_a", "vgg11", "mixer_s32_224", "convnext_atto"])
+def test_networks_of_every_kind_with_channels_first_are_taken(name):
+    with torch.device("meta"):
+        known = [level["module"] for level in sketched(name)[0].feature_info.info]
+        ours = TrainedBackbone(name, "random", [known[2], known[1]], freeze=False)
+    ours.check_size(224, 224)
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "ghostnet_050", "densenet121", "convnext_atto"])

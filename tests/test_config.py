@@ -192,6 +192,8 @@ def test_every_kind_of_value_fits_and_floats_are_floats():
         ("model.integer", {"a": 1}, "must be a whole number, not a mapping"),
         ("model.integer", node("Bolt", length=1), f"must be a whole number, not {__name__}.Bolt"),
         ("model.number", "1e-4", 'must be a number, not "1e-4"'),
+        *[(f"model.{key}", float("nan"), "must be finite, not nan") for key in ("number", "old_maybe", "anything")],
+        *[("model.number", value, f"must be finite, not {value}") for value in (float("inf"), float("-inf"))],
         ("model.flag", "true", 'must be true or false, not "true"'),
         ("model.text", 3, "must be text, not 3; as text: model.text=\"'3'\""),
         ("model.text", True, "must be text, not true; as text: model.text=\"'true'\""),

@@ -5,9 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from skimage.metrics import structural_similarity
 
+from anomaly_lab.errors import ConfigError
 from anomaly_lab.nn.losses import focal_loss, ssim
+from tests.runs import composed
 
 
 def images(seed: int, shape: tuple[int, ...] = (2, 3, 40, 33)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,7 +70,7 @@ def test_ssim_stays_in_float32_under_autocast():
     assert torch.equal(inside, ssim(x, y, "unit"))
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5, 2.0])
 def test_focal_loss_equals_its_formula_in_float64(gamma):
     generator = torch.Generator().manual_seed(3)
     probability = torch.rand((2, 5, 7), generator=generator)
@@ -80,9 +83,19 @@ def test_focal_loss_equals_its_formula_in_float64(gamma):
     assert focal_loss(probability, mask, gamma).item() == pytest.approx(total / mask.numel(), rel=1e-5)
 
 
-def test_focal_loss_is_finite_where_the_network_is_sure_and_wrong():
+@pytest.mark.parametrize("model", ["draem_small", "prff_small"])
+@pytest.mark.parametrize("gamma", [0.5, -1.0])
+def test_a_focusing_exponent_without_a_finite_gradient_is_refused(model, gamma):
+    with pytest.raises(Exception, match=rf"model\.focal_gamma: {gamma}; give 0 or at least 1") as error:
+        instantiate(composed(f"model={model}", "data=demo", f"model.focal_gamma={gamma}").model, _convert_="all")
+    assert isinstance(error.value.__cause__, ConfigError)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("right", [False, True])
+def test_focal_loss_is_finite_where_the_network_is_sure(right, gamma):
     probability = torch.tensor([[[0.0, 1.0]]], requires_grad=True)
-    loss = focal_loss(probability, torch.tensor([[[True, False]]]), 2.0)
+    loss = focal_loss(probability, torch.tensor([[[not right, right]]]), gamma)
     loss.backward()
     assert loss.isfinite()
     assert probability.grad.isfinite().all()

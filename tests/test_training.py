@@ -187,10 +187,14 @@ def test_a_run_is_compiled_only_when_it_is_asked_for(tree, tmp_path, monkeypatch
     assert asked == ["cpu"]
 
 
-@pytest.mark.parametrize("model", ["draem_small", "prff_small"])
-def test_bf16_scores_rank_as_float32_does(model, tree, tmp_path):
+@pytest.mark.parametrize(
+    ("model", "pseudo"),
+    [(model, "synthesis.probability=0.8") for model in ("draem_small", "prff_small")]
+    + [("mlff_small", "synthesis.ratio=0.8")],
+)
+def test_bf16_scores_rank_as_float32_does(model, pseudo, tree, tmp_path):
     """The same weights under both precisions; SSIM, losses and the last layer stay in float32."""
-    _, path = ran(tmp_path, *tiny(tree, model), "trainer.max_steps=40", "synthesis.probability=0.8")
+    _, path = ran(tmp_path, *tiny(tree, model), "trainer.max_steps=40", pseudo)
     run = anomaly_lab.load(path)
     images, masks = zip(*(defective_image((64, 64), 7, number) for number in range(12)), strict=True)
     found = []

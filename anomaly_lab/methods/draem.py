@@ -49,6 +49,8 @@ class Draem(AnomalyMethod):
         super().__init__()
         if min(reconstructive_width, discriminative_width) < 1:
             raise ConfigError("model.reconstructive_width and model.discriminative_width must be at least 1")
+        if focal_gamma < 0 or 0 < focal_gamma < 1:  # the gradient of (1 - p)^gamma is infinite at p = 1
+            raise ConfigError(f"model.focal_gamma: {focal_gamma}; give 0 or at least 1")
         check_schedule({"learning_rate": learning_rate}, warmup, milestones, gamma)
         self.reconstructive = ReconstructiveNetwork(reconstructive_width)
         self.discriminative = DiscriminativeNetwork(6, discriminative_width)

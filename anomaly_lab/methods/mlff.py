@@ -4,6 +4,7 @@ J. National University of Defense Technology 2025, 47(2):173-182. No code was re
 the wiring and all three losses are our reading (the recipe lists the gaps).
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, final
@@ -25,6 +26,8 @@ from anomaly_lab.nn.statistical_texture import StatisticalTexture
 from anomaly_lab.nn.unet import Float32Conv2d
 from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch
 
+log = logging.getLogger(__name__)
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,7 @@ class Losses:
 
     Attributes:
         score, consistency, feature: weights of the three losses below.
-        focal_gamma: focusing exponent of the score loss at each pixel; 0 makes it the cross-entropy.
+        focal_gamma: focusing exponent of the score loss at each pixel, 0 (the cross-entropy) or at least 1.
     """
 
     score: float
@@ -46,6 +49,8 @@ class Losses:
         for key, value in {**weights, "focal_gamma": self.focal_gamma}.items():
             if value < 0:
                 raise ConfigError(f"model.losses.{key}: {value} must not be below 0; 0 switches it off")
+        if 0 < self.focal_gamma < 1:  # the gradient of (1 - p)^gamma is infinite at p = 1
+            raise ConfigError(f"model.losses.focal_gamma: {self.focal_gamma}; give 0 or at least 1")
         if not self.score and not self.consistency:
             raise ConfigError(
                 "model.losses: score and consistency are 0; nothing would train the map, so give one more"
@@ -100,7 +105,7 @@ class Mlff(AnomalyMethod):
         sigma: Annotated[float, EVALUATION_ONLY],
     ) -> None:
         super().__init__()
-        if len(backbone.channels) != 3:
+        if backbone.order != [0, 1, 2]:  # of which timm's strides never fall
             raise ConfigError("model.backbone.layers: this method wants three, from shallow to deep")
         for key, value, least in (("fusion_channels", fusion_channels, 1), ("fusion_size", fusion_size, 2)):
             if value < least:
@@ -127,6 +132,15 @@ class Mlff(AnomalyMethod):
         """Load pretrained weights before a training starts; a resumed one replaces them by its own."""
         if stage == "fit":
             self.backbone.load_pretrained()
+
+    def on_train_start(self) -> None:
+        """Say so where the feature loss waits in vain for its center."""
+        if self.losses.feature and self.trainer.max_epochs == 1:
+            log.warning(
+                "model.losses.feature: %g has no effect, as the training ends within the first epoch, whose end makes "
+                "the center; train longer, or give model.losses.feature=0",
+                self.losses.feature,
+            )
 
     def forward(self, image: Tensor) -> Prediction:
         """Return the enlarged and smoothed score map, and its maximum (methods 6.4)."""

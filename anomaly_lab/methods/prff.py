@@ -104,6 +104,8 @@ class Prff(AnomalyMethod):
         for name, count in {**counts, "trained_iterations": trained_iterations}.items():
             if count < 1:
                 raise ConfigError(f"model.{name}: {count}; give at least 1")
+        if focal_gamma < 0 or 0 < focal_gamma < 1:  # as DRAEM does
+            raise ConfigError(f"model.focal_gamma: {focal_gamma}; give 0 or at least 1")
         if discriminator_weight_decay < 0:
             raise ConfigError(f"model.discriminator_weight_decay: {discriminator_weight_decay} must not be below 0")
         if fusion and (not feature_layers or not set(feature_layers) <= set(range(1, 10))):

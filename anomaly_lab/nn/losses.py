@@ -53,7 +53,7 @@ def focal_loss(probability: Tensor, mask: Tensor, gamma: float) -> Tensor:
     Args:
         probability: (B, H, W) in [0, 1], of being anomalous.
         mask: (B, H, W) bool.
-        gamma: focusing exponent, >= 0.
+        gamma: focusing exponent, 0 or >= 1: between them the gradient at p = 1 is NaN.
     """
     target = mask.float().clamp(1e-5, 1 - 1e-5)
     anomalous = probability.float()
