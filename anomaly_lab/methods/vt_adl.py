@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
@@ -90,16 +90,22 @@ class VtAdl(AnomalyMethod):
         self.capsule_dim, self.decoder, self.mixture = capsule_dim, decoder(dim), mixture(dim)
         self.mse_weight, self.ssim_weight, self.nll_weight = mse_weight, ssim_weight, nll_weight
         self.learning_rate, self.weight_decay, self.sigma = learning_rate, weight_decay, sigma
-        self.image_score, self.ssim_sign, self.sums = image_score, ssim_sign, list[str]()
-        if mixture_gradients == "accumulated":
-            self.sums = [f"{name}_gradients" for name, _ in self.mixture.named_parameters()]
-            for name, parameter in zip(self.sums, self.mixture.parameters(), strict=True):
-                self.register_buffer(name, torch.zeros_like(parameter), persistent=False)  # no part of the weights
+        self.image_score, self.ssim_sign, self.mixture_gradients = image_score, ssim_sign, mixture_gradients
+        self.sums = (
+            nn.Module()
+        )  # of the mixture's gradients; in a training that accumulates them, but not in its weights
 
     def setup(self, stage: str) -> None:
-        """Refuse what would sum gradients of changing scales."""
-        if stage == "fit" and self.sums and self.trainer.precision == "16-mixed":
-            raise ConfigError("model.mixture_gradients: accumulated needs trainer.precision=32-true or bf16-mixed")
+        """Make room for sums, which a broken-off training saves; refuse gradients whose scale changes."""
+        if stage == "fit" and self.mixture_gradients == "accumulated":
+            if self.trainer.precision == "16-mixed":
+                raise ConfigError("model.mixture_gradients: accumulated needs trainer.precision=32-true or bf16-mixed")
+            for name, parameter in self.mixture.named_parameters():
+                self.sums.register_buffer(name, torch.zeros_like(parameter))
+
+    def on_fit_end(self) -> None:
+        """Leave the weights alone."""
+        self.sums = nn.Module()
 
     def forward(self, image: Tensor) -> Prediction:
         """Score each token by its likelihood, the image by all terms or by the map (methods 5.4)."""
@@ -142,19 +148,10 @@ class VtAdl(AnomalyMethod):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:  # noqa: ARG002 - Lightning's signature
         """Put the sum of all gradients so far in the place of the latest, where the recipe accumulates."""
-        for name, parameter in zip(self.sums, self.mixture.parameters(), strict=False):
+        for name, total in self.sums.named_buffers():
+            parameter = self.mixture.get_parameter(name)
             if parameter.grad is not None:
-                parameter.grad.copy_(self.get_buffer(name).add_(parameter.grad))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the sums with what a broken-off training goes on from."""
-        checkpoint["mixture_gradients"] = {name: self.get_buffer(name) for name in self.sums}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them back; the final weights come without."""
-        super().on_load_checkpoint(checkpoint)
-        for name, value in checkpoint.get("mixture_gradients", {}).items():
-            self.get_buffer(name).copy_(value)
+                parameter.grad.copy_(total.add_(parameter.grad))
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Return the reconstruction."""
