@@ -91,9 +91,7 @@ class VtAdl(AnomalyMethod):
         self.mse_weight, self.ssim_weight, self.nll_weight = mse_weight, ssim_weight, nll_weight
         self.learning_rate, self.weight_decay, self.sigma = learning_rate, weight_decay, sigma
         self.image_score, self.ssim_sign, self.mixture_gradients = image_score, ssim_sign, mixture_gradients
-        self.sums = (
-            nn.Module()
-        )  # of the mixture's gradients; in a training that accumulates them, but not in its weights
+        self.sums = nn.Module()  # of gradients: buffers in a training that accumulates them, no part of the weights
 
     def setup(self, stage: str) -> None:
         """Make room for sums, which a broken-off training saves; refuse gradients whose scale changes."""
