@@ -21,7 +21,7 @@ from anomaly_lab.__main__ import main
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.tree import ListingError
 from anomaly_lab.errors import DataError
-from anomaly_lab.findings import Finding, Look, counts, duplicates, look, masks, masks_of_normals, shapes
+from anomaly_lab.findings import Finding, Look, counts, duplicates, enlarged, look, masks, masks_of_normals, shapes
 from anomaly_lab.types import ImageRecord
 
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
@@ -55,7 +55,7 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
     errors += [error for seen in looks for error in seen.errors]
     findings = [Finding("problem", error, []) for error in dict.fromkeys(errors)]
     findings += [*duplicates(looks), *masks(looks, required=data.masks == "required"), *masks_of_normals(looks)]
-    findings += [*shapes(looks, data.fit, register=data.register), *counts(looks)]
+    findings += [*shapes(looks, data.fit, register=data.register), *enlarged(looks, geometry), *counts(looks)]
     return looks, sorted(findings, key=lambda finding: finding.level)
 
 

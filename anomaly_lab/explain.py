@@ -84,7 +84,8 @@ def report(error: BaseException, *, tracebacks: bool) -> int:
     if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
         raise error  # --help; Lightning, too, ends by SystemExit when interrupted
     if not isinstance(error, Exception):
-        print("anomaly_lab: interrupted", file=sys.stderr)
+        way_on = "the same command goes on from the last saved state, if there is one (trainer.save_minutes)"
+        print(f"anomaly_lab: interrupted; {way_on}", file=sys.stderr)
         return 130
     cause: BaseException | None = error
     place = re.search(r"\nfull_key: data\.(.*)$", str(error)) if isinstance(error, InstantiationException) else None

@@ -120,6 +120,17 @@ def masks_of_normals(looks: list[Look]) -> Iterator[Finding]:
         yield Finding("problem", f"{len(files)} good images have a mask with anomalous pixels", files)
 
 
+def enlarged(looks: list[Look], geometry: Geometry | None) -> Iterator[Finding]:
+    """Find images that are much smaller than what the network sees of them."""
+    sizes = {seen.record.image: seen.size for seen in looks if seen.size}
+    small = [str(image) for image, size in sizes.items() if geometry and 2 * max(size) < max(geometry.image_size)]
+    if small:
+        text = (
+            f"{len(small)} of {len(sizes)} images are enlarged more than twice: data.image_size shows what is not there"
+        )
+        yield Finding("warning", text, small)
+
+
 def shapes(looks: list[Look], fit: str, *, register: bool) -> Iterator[Finding]:
     """Find sizes, aspects and file kinds that differ so much that a method may learn them."""
     sizes = [seen.size for seen in looks if seen.size]

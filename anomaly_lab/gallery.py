@@ -5,7 +5,7 @@ the changes, and prints figures of 200 draws of each kind. Size, augmentation an
 seed= say, as in a run; the share of images that stay normal, too. No test image is opened.
 
   gallery.count=8     how many pseudo anomalies of each kind are shown
-  gallery.file=FILE   where they go, a PNG file; else gallery-SYNTHESIS-CATEGORY-seedN.png
+  gallery.file=FILE   where they go, a PNG file; else gallery-SYNTHESIS-CATEGORY-HEIGHTxWIDTH-seedN.png
 """
 
 import sys
@@ -61,8 +61,10 @@ class Kind(NamedTuple):
         line = f"{len(self.areas)} of {DRAWS} draws have a mask"
         if not len(self.areas):
             return line
-        area, share = 100 * np.median(self.areas), 100 * self.unchanged.sum() / self.areas.sum()
-        return f"{line}, median area {area:.2f} %, unchanged pixels in masks {share:.3g} %"
+        low, middle, high = 100 * np.quantile(self.areas, (0.1, 0.5, 0.9))
+        share = 100 * self.unchanged.sum() / self.areas.sum()
+        areas = f"area {low:.2f} / {middle:.2f} / {high:.2f} % (10 %, median, 90 %)"
+        return f"{line}, {areas}, unchanged pixels in masks {share:.3g} %"
 
 
 def gallery(cfg: DictConfig) -> None:
@@ -72,16 +74,17 @@ def gallery(cfg: DictConfig) -> None:
     config.validate(cfg)
     choices = HydraConfig.get().runtime.choices
     name = choices["synthesis"]
-    shown, file = settings(given, f"gallery-{name}-{cfg.data.category}-seed{cfg.seed}.png")
     data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
-    kinds = draw(data, name, shown)
     height, width = data.geometry().size
+    shown, file = settings(given, f"gallery-{name}-{cfg.data.category}-{height}x{width}-seed{cfg.seed}.png")
+    if data.synthesis.ratio == 0:
+        raise ConfigError("synthesis.ratio: 0 makes no pseudo anomalies; give more, or null")
+    kinds = draw(data, name, shown)
     title = f"synthesis={name}  data={choices['data']}  {cfg.data.category}  {height} x {width}  seed {cfg.seed}"
     lines = [f"{kind}: {found.described()}" for kind, found in kinds.items()]
     if not any(found.examples for found in kinds.values()):
-        raise ConfigError(
-            f"synthesis={name}: {lines[0]}; give a synthesis, or a synthesis.probability, that makes some"
-        )
+        way_out = "give another synthesis, a higher synthesis.probability or a larger data.image_size"
+        raise ConfigError(f"synthesis={name}: none of {DRAWS} draws has a mask; {way_out}")
     sections = {line: found.examples for line, found in zip(lines, kinds.values(), strict=True) if found.examples}
     save(sheet(title, sections), file)
     print("\n".join([title, *lines, str(file)]))

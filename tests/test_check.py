@@ -198,6 +198,12 @@ def test_few_images_and_one_sided_tests(tmp_path):
     assert text.startswith("no defective images to test on")
 
 
+def test_images_that_are_enlarged_more_than_twice(root):
+    (finding,) = [one for one in found(mvtec(root, image_size=128), "warning") if "enlarged" in one.text]
+    assert finding.text.startswith("22 of 22 images are enlarged more than twice: data.image_size")
+    assert not [one for one in found(mvtec(root, image_size=64), "warning") if "enlarged" in one.text]
+
+
 def test_another_size_than_the_first_is_a_problem_where_images_are_registered(root):
     write_png(root / "part" / "test" / "good" / "000.png", normal_image((50, 41), 3))
     (finding,) = found(mvtec(root, register=True), "problem")

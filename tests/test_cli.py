@@ -1,6 +1,7 @@
 """The command line in this process, on a small conf tree, with a stand-in for `anomaly_lab.run`; --help in its own."""
 
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -248,7 +249,7 @@ def exit_like_lightning() -> SystemExit:
 def test_an_interrupt_ends_all_with_130(main, runs, capsys, error):
     runs.raises[1] = error
     assert main("-m", "seed=1,2") == 130
-    assert capsys.readouterr().err == "anomaly_lab: interrupted\n"
+    assert re.fullmatch(r"anomaly_lab: interrupted; the same command goes on .*\n", capsys.readouterr().err)
     assert [cfg.seed for cfg in runs] == [1]
 
 

@@ -69,7 +69,9 @@ def test_members_are_drawn_by_weight_whatever_the_order():
         assert abs((levels == level).mean() - share) <= 3 * math.sqrt(share * (1 - share) / 2000)
     assert [turned(BLACK, rng(seed))[0][0, 0, 0] for seed in range(200)] == levels[:200].tolist()
     assert not members["c"].ready
-    assert mix.source == "a 0.125: level 1; b 0.25: level 2; d 0.625: level 4"
+    parts = "a 0.125: level 1; b 0.25: level 2; d 0.625: level 4"
+    assert mix.source == f"0.5 for each normal image, of {parts}"
+    assert mixed(members, weights, None).source == parts
 
 
 def test_with_a_ratio_an_empty_mask_is_drawn_again():
@@ -116,7 +118,9 @@ def test_misfit_is_named(weights, ratio, text):
 def test_the_shipped_mix():
     mix = instantiate(composed("synthesis=mix", "data=demo").synthesis, _convert_="all")
     assert (list(mix.members), mix.ratio) == (["cutpaste", "perlin_texture"], 0.5)
-    assert mix.source == "cutpaste 0.5: the image itself; perlin_texture 0.5: procedural"
+    assert mix.source.startswith(
+        "0.5 for each normal image, of cutpaste 0.5: the image itself; perlin_texture 0.5: proc"
+    )
     three = composed("synthesis=mix", "data=demo", "synthesis.weights.nsa=0.25", "synthesis.members.nsa.num_patches=1")
     mix = instantiate(three.synthesis, _convert_="all")
     assert mix.members["nsa"].num_patches == 1

@@ -47,12 +47,22 @@ def test_it_learns_to_find_pseudo_anomalies_in_new_images():
 @pytest.mark.parametrize(("epochs", "feature", "said"), [(1, 0.1, True), (1, 0, False), (2, 0.1, False)])
 def test_a_feature_loss_that_cannot_begin_is_said(epochs, feature, said, caplog):
     method = built(*TINY, f"model.losses.feature={feature}")
-    method.trainer = SimpleNamespace(max_epochs=epochs)
+    synthesis = SimpleNamespace(source="some", ratio=None)
+    method.trainer = SimpleNamespace(max_epochs=epochs, datamodule=SimpleNamespace(synthesis=synthesis))
     with caplog.at_level(logging.WARNING):
         method.on_train_start()
     lines = [record.getMessage() for record in caplog.records if record.name.startswith("anomaly_lab")]
     assert len(lines) == said
     assert all("0.1 has no effect" in line and "give model.losses.feature=0" in line for line in lines)
+
+
+@pytest.mark.parametrize(("source", "ratio", "said"), [("none", None, True), ("some", 0, True), ("some", 0.5, False)])
+def test_a_training_without_pseudo_anomalies_is_said(source, ratio, said, caplog):
+    method, synthesis = built(*TINY), SimpleNamespace(source=source, ratio=ratio)
+    method.trainer = SimpleNamespace(max_epochs=9, datamodule=SimpleNamespace(synthesis=synthesis))
+    with caplog.at_level(logging.WARNING):
+        method.on_train_start()
+    assert ("no pseudo anomalies" in caplog.text) is said
 
 
 @pytest.mark.parametrize("ratio", [0, 1])

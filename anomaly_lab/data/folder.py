@@ -47,7 +47,7 @@ class Folder(AnomalyDataModule):
                 raise DataError(f"{file}: is listed twice in {lists} (as {other}); keep one of them")
         test = set(spare or self._drawn(good))
         if split == "test":
-            return [_good(file) for file in (*good, *spare) if file in test] + self._paired(bad)
+            return self._paired(bad, [_good(file) for file in (*good, *spare) if file in test])
         return [_good(file) for file in good if file not in test] if split == "train" else []
 
     def _images(self, names: Sequence[str]) -> list[Path]:
@@ -69,9 +69,12 @@ class Folder(AnomalyDataModule):
         ranked = sorted(good, key=lambda file: hashlib.sha256("/".join(file.parts[-2:]).encode()).digest())
         return ranked[: max(1, round(self.test_share * len(good)))]
 
-    def _paired(self, bad: dict[str, list[Path]]) -> list[ImageRecord]:
+    def _paired(self, bad: dict[str, list[Path]], good: list[ImageRecord]) -> list[ImageRecord]:
+        """Return the good records, then the defective ones with their masks."""
         if self.mask_folder is None:
-            return [ImageRecord(file, None, label=True, defect=name) for name, files in bad.items() for file in files]
+            return good + [
+                ImageRecord(file, None, label=True, defect=name) for name, files in bad.items() for file in files
+            ]
         top, problems = folder(self.root, *Path(self.mask_folder).parts), list[str]()
         inner = {name: next((p for p in (top / name, top / Path(name).name) if p.is_dir()), None) for name in bad}
         if any(inner.values()):
@@ -83,8 +86,8 @@ class Folder(AnomalyDataModule):
         if bad and not problems and not any(record.mask for record in records):
             problems.append(f"{top}: has no masks of the images in data.abnormal; correct data.mask_folder or set null")
         if problems:
-            raise ListingError(problems, records)
-        return records
+            raise ListingError(problems, good + records)
+        return good + records
 
 
 def _good(file: Path) -> ImageRecord:

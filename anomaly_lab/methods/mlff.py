@@ -134,7 +134,10 @@ class Mlff(AnomalyMethod):
             self.backbone.load_pretrained()
 
     def on_train_start(self) -> None:
-        """Say so where the feature loss waits in vain for its center."""
+        """Say so where there is nothing to learn, or where the feature loss waits in vain for its center."""
+        synthesis = self.trainer.datamodule.synthesis  # type: ignore[attr-defined]
+        if synthesis.source == "none" or synthesis.ratio == 0:
+            log.warning("no pseudo anomalies (synthesis=none, or a ratio of 0): the map has nothing to learn from")
         if self.losses.feature and self.trainer.max_epochs == 1:
             log.warning(
                 "model.losses.feature: %g has no effect, as the training ends within the first epoch, whose end makes "

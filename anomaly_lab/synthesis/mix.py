@@ -32,7 +32,8 @@ class Mix(Synthesizer):
         self.members = {name: members[name] for name in sorted(members) if weights[name] > 0}
         self.shares = {name: weights[name] / total for name in self.members}
         self.ratio = ratio
-        self.source = "; ".join(f"{name} {self.shares[name]:.4g}: {m.source}" for name, m in self.members.items())
+        sources = "; ".join(f"{name} {self.shares[name]:.4g}: {m.source}" for name, m in self.members.items())
+        self.source = sources if ratio is None else f"{ratio:g} for each normal image, of {sources}"
 
     def setup(self, normals: Sequence[np.ndarray]) -> None:
         """Set up the members of a weight above 0."""
