@@ -96,7 +96,10 @@ def test_networks_of_every_kind_with_channels_first_are_taken(name):
     with torch.device("meta"):
         known = [level["module"] for level in sketched(name)[0].feature_info.info]
         ours = TrainedBackbone(name, "random", [known[2], known[1]], freeze=False)
-    ours.check_size(224, 224)
+        ours.check_size(224, 224)
+        maps = ours.eval()(torch.empty(1, 3, 224, 224))
+    assert [level.shape[1] for level in maps] == ours.channels
+    assert [224 // level.shape[2] for level in maps] == ours.strides
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "ghostnet_050", "densenet121", "convnext_atto"])

@@ -26,8 +26,26 @@ def normal(seed: int, *shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
 
 
-def expect_nearest(queries: Tensor, bank: Tensor, count: int) -> None:
-    """Compare with all distances in float64; among equal ones any row will do."""
+SIDES = torch.where(normal(2, 900, 1) < 0, -1000, 1000)
+# name -> queries, bank, k
+CASES = {
+    "many": (normal(0, 300, 13), normal(1, 500, 13) + 1, 7),
+    "a bank of two": (normal(0, 50, 13), normal(1, 2, 13) + 1, 2),
+    "one query": (normal(0, 1, 13), normal(1, 400, 13) + 1, 1),
+    "all of the bank": (normal(0, 40, 13), normal(1, 9, 13) + 1, 9),
+    "far from zero": (normal(1, 100, 5) + 10_000, normal(0, 600, 5) + 10_000, 5),
+    # Products in float32 know these distances only to 0.1; the spread of a cluster is a hundredth.
+    "two far clusters": (SIDES[:200] + 0.01 * normal(3, 200, 6), SIDES + 0.01 * normal(4, 900, 6), 5),
+    "doubles": (normal(0, 30, 4), normal(1, 20, 4).repeat(15, 1), 20),
+}
+
+
+@pytest.mark.parametrize("room", [2**26, 3000, 300])
+@pytest.mark.parametrize("case", CASES)
+def test_nearest_is_exact_whatever_the_chunks(case: str, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with all distances in float64; among equal ones any row will do, but each only once."""
+    monkeypatch.setattr(knn, "WORKING_NUMBERS", room)  # 300: ten vectors at a time
+    queries, bank, count = CASES[case]
     distance, rows = nearest(queries, bank, count)
     assert (distance.dtype, rows.dtype) == (torch.float32, torch.int64)
     every = cdist(queries.double().numpy(), bank.double().numpy())
@@ -36,31 +54,11 @@ def expect_nearest(queries: Tensor, bank: Tensor, count: int) -> None:
     assert all(len(set(row)) == count for row in rows.tolist())
 
 
-@pytest.mark.parametrize("room", [2**26, 3000, 300])
-@pytest.mark.parametrize(("queries", "bank", "count"), [(300, 500, 7), (50, 2, 2), (1, 400, 1), (40, 9, 9)])
-def test_nearest_is_exact_whatever_the_chunks(
-    queries: int, bank: int, count: int, room: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(knn, "WORKING_NUMBERS", room)  # 300: ten vectors at a time
-    expect_nearest(normal(0, queries, 13), normal(1, bank, 13) + 1, count)
-
-
-def test_nearest_keeps_its_digits_far_from_zero() -> None:
-    bank = normal(0, 600, 5) + 10_000
-    expect_nearest(normal(1, 100, 5) + 10_000, bank, 5)
+def test_a_vector_of_the_bank_is_nearest_to_itself_far_from_zero() -> None:
+    bank = CASES["far from zero"][1]
     distance, rows = nearest(bank, bank, 1)
     assert distance.max() == 0
     assert torch.equal(rows[:, 0], torch.arange(600))
-
-
-def test_nearest_keeps_its_digits_in_two_far_clusters() -> None:
-    """Products in float32 know these distances only to 0.1; the spread of a cluster is a hundredth."""
-    sides = torch.where(normal(2, 900, 1) < 0, -1000, 1000)
-    expect_nearest(sides[:200] + 0.01 * normal(3, 200, 6), sides + 0.01 * normal(4, 900, 6), 5)
-
-
-def test_nearest_among_doubles_takes_each_row_once() -> None:
-    expect_nearest(normal(0, 30, 4), normal(1, 20, 4).repeat(15, 1), 20)
 
 
 @pytest.mark.parametrize(("distance", "power"), [("euclidean", 1), ("squared", 2)])
@@ -184,10 +182,11 @@ class Detector(AnomalyMethod):
         self.estimator = estimator
 
     def forward(self, image: Tensor) -> Prediction:
-        raise NotImplementedError
+        score = self.estimator.score(image.flatten(1))
+        return Prediction(score[:, None, None], score)
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> None:
-        raise NotImplementedError
+        self.estimator.fit(batch.clean.flatten(1))
 
 
 def test_a_fresh_estimator_scores_alike_with_the_weights_of_another() -> None:
