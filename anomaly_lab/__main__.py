@@ -22,8 +22,10 @@ TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 def train_and_test(cfg: DictConfig) -> dict[str, float]:
     """Do a run; return its metrics."""
+    gc.disable()  # what is imported is no garbage; to look through all of it again and again takes a second
     from anomaly_lab.run import run  # noqa: PLC0415 - it brings torch, which --help can do without
 
+    gc.freeze(), gc.enable()
     return run(cfg)
 
 

@@ -135,7 +135,7 @@ class FeatureExtractor(nn.Module):
     def _compute(self, image: Tensor) -> list[Tensor]:
         few = FEW if image.device.type == "cpu" else len(image)
         parts = [self._levels(part) for part in torch.split(image, max(1, few))]
-        return [torch.cat(level) for level in zip(*parts, strict=True)]
+        return [torch.cat(level).contiguous() for level in zip(*parts, strict=True)]  # as the cache writes them
 
     @torch.no_grad()
     def _levels(self, image: Tensor) -> list[Tensor]:

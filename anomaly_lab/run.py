@@ -106,11 +106,14 @@ def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, 
         from anomaly_lab.callbacks.poison import Poison  # noqa: PLC0415 - few runs ask for it
 
         found.append(Poison(directory, data))
-    if pictures or save_maps:
+    if pictures:
         from anomaly_lab.callbacks.figures import Figures  # noqa: PLC0415 - the numbers do without
+
+        found.append(Figures(directory, data))
+    if pictures or save_maps:
         from anomaly_lab.callbacks.overlays import Overlays  # noqa: PLC0415 - as above
 
-        found += [Figures(directory, data), Overlays(directory, data, pictures, save_maps)]
+        found.append(Overlays(directory, data, pictures, save_maps))
     return found
 
 

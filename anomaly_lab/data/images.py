@@ -108,6 +108,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def resize_image(image: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
     """Place an (h, w, 3) uint8 image in an (H, W, 3) uint8 one, as an exported graph can repeat it exactly."""
+    if placement.source == placement.target == (0, 0, *size):
+        return image[placement.source.slices].copy()
     pixels = torch.from_numpy(image[placement.source.slices].astype(np.float32)).permute(2, 0, 1)[None]
     resized = interpolate(pixels, placement.target[2:], mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     placed = np.zeros((*size, 3), np.uint8)
