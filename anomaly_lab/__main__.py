@@ -25,7 +25,8 @@ def train_and_test(cfg: DictConfig) -> dict[str, float]:
     gc.disable()  # what is imported is no garbage; to look through all of it again and again takes a second
     from anomaly_lab.run import run  # noqa: PLC0415 - it brings torch, which --help can do without
 
-    gc.freeze(), gc.enable()
+    gc.freeze()
+    gc.enable()
     return run(cfg)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import final
 
@@ -19,7 +20,8 @@ from anomaly_lab.errors import ConfigError
 
 log = logging.getLogger(__name__)
 CHECKED_EVERY = 2**28  # bytes; to add up a large folder takes a while
-ONE_DAY = 86400  # seconds
+ONE_MINUTE, ONE_DAY = 60, 86400  # seconds
+SMALL = 2**14  # bytes; so many of a small file stay in memory, for the next cell of a sweep
 HEX = "[0-9a-f]"
 
 
@@ -48,16 +50,18 @@ class Cache:
         return self  # a place, not a value; its lock cannot be copied
 
     def get(self, key: str) -> np.ndarray | None:
-        """Return the read-only, memory-mapped array under a key, or None."""
+        """Return the read-only array under a key, memory-mapped unless it is small, or None."""
         file = self._file(key)
         if not self.limit:
             return None
         try:
-            value: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+            found = file.stat()
+            value = _small(file) if found.st_size <= SMALL else np.load(file, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError):  # absent, just thrown out by another process, or cut off by a crash
             return None
-        with suppress(OSError):
-            os.utime(file)  # it was used
+        if time.time() - found.st_mtime > ONE_MINUTE:
+            with suppress(OSError):
+                os.utime(file)  # it was used
         return value
 
     def put(self, key: str, value: np.ndarray) -> None:
@@ -115,9 +119,17 @@ class Cache:
                 return
 
 
+@lru_cache(maxsize=2**12)
+def _small(file: Path) -> np.ndarray:
+    """Return what the file holds; not asked again, as the name is the digest of what the content was made from."""
+    value: np.ndarray = np.load(file, allow_pickle=False)
+    value.flags.writeable = False
+    return value
+
+
 def digest(*parts: object) -> str:
-    """Return 40 hex digits (BLAKE2b) of texts, numbers and contiguous CPU tensors or arrays, with their shapes."""
-    found = hashlib.blake2b(digest_size=20)
+    """Return 40 hex digits (of SHA-256) of texts, numbers, and tensors or arrays with their types and shapes."""
+    found = hashlib.sha256()
     for part in parts:
         value = part.detach().cpu().contiguous().numpy() if isinstance(part, Tensor) else part
         if isinstance(value, np.ndarray):
@@ -125,4 +137,4 @@ def digest(*parts: object) -> str:
             found.update(np.ascontiguousarray(value).data)
         else:
             found.update(f"{value!r}|".encode())
-    return found.hexdigest()
+    return found.hexdigest()[:40]

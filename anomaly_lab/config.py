@@ -98,14 +98,10 @@ def validate(cfg: DictConfig) -> list[Leaf]:
         raise ConfigError(line.partition("\n")[0]) from error
 
 
-def training_part(cfg: DictConfig) -> dict[str, Any]:
-    """Return, by dotted key, what the trained weights depend on, but for the seed."""
-    return {path: value for path, value, evaluation_only in _identity(cfg) if not evaluation_only}
-
-
 def hashes(cfg: DictConfig) -> tuple[str, str]:
-    """Return the config hash and the training hash, 64 hex digits: what is another run, and what another training."""
-    parts = ({path: value for path, value, _ in _identity(cfg)}, training_part(cfg))
+    """Return two times 64 hex digits: what makes another run, and what, but for the seed, other weights."""
+    leaves = _identity(cfg)
+    parts = [{path: value for path, value, only in leaves if not (only and skip)} for skip in (False, True)]
     config, training = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for part in parts)
     return config, training
 

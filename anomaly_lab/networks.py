@@ -1,10 +1,9 @@
 """Networks of timm, cut, frozen or to be trained, and where their weights come from."""
 
-import copy
 import difflib
 import logging
-from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,8 @@ def sketched(name: str) -> tuple[Any, dict[str, Any]]:
     return sketch, making
 
 
-def chosen(name: str, layers: Sequence[str]) -> tuple[dict[str, Any], list[int], list[dict[str, Any]]]:
+@lru_cache(maxsize=16)  # the cells of a sweep ask the same
+def chosen(name: str, layers: tuple[str, ...]) -> tuple[dict[str, Any], list[int], list[dict[str, Any]]]:
     """Return how timm makes the network down to the deepest of these layers, their places in its list, their facts.
 
     Raises:
@@ -76,11 +76,13 @@ def chosen(name: str, layers: Sequence[str]) -> tuple[dict[str, Any], list[int],
     return making | {"out_indices": indices}, order, facts
 
 
-def check_takes(network: Any, name: str, height: int, width: int) -> None:
+@lru_cache(maxsize=16)
+def check_takes(name: str, layers: tuple[str, ...], height: int, width: int) -> None:
     """Raise ConfigError unless the network takes images of this size and makes maps of (B, C, h, w) of them."""
-    sketch = copy.deepcopy(network).to("meta").eval()
+    with torch.device("meta"):
+        network: Any = timm.create_model(name, **chosen(name, layers)[0]).eval()
     try:
-        levels = sketch(torch.empty(1, 3, height, width, device="meta"))
+        levels = network(torch.empty(1, 3, height, width, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"data.image_size: {name} takes no {height} x {width} ({reason})") from error

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ def provenance(device: str) -> dict[str, object]:
     }
 
 
+@cache  # the code that runs is that of the start, whatever happens to the checkout while a sweep goes on
 def _git(*arguments: str) -> str | None:
     """Return git's answer about the checkout that this package lies in; None if it lies in none of its own."""
     root = Path(__file__).parent.parent

@@ -23,7 +23,6 @@ from omegaconf import DictConfig, OmegaConf
 from anomaly_lab import config
 from anomaly_lab.callbacks.evaluation import Evaluation
 from anomaly_lab.callbacks.training import Guard, Progress, Saving
-from anomaly_lab.checkpoints import load_weights, read_checkpoint
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.methods.base import AnomalyMethod
@@ -106,14 +105,10 @@ def watchers(cfg: DictConfig, data: AnomalyDataModule, directory: RunDirectory, 
         from anomaly_lab.callbacks.poison import Poison  # noqa: PLC0415 - few runs ask for it
 
         found.append(Poison(directory, data))
-    if pictures:
-        from anomaly_lab.callbacks.figures import Figures  # noqa: PLC0415 - the numbers do without
-
-        found.append(Figures(directory, data))
     if pictures or save_maps:
-        from anomaly_lab.callbacks.overlays import Overlays  # noqa: PLC0415 - as above
+        from anomaly_lab.callbacks.overlays import drawing  # noqa: PLC0415 - the numbers do without
 
-        found.append(Overlays(directory, data, pictures, save_maps))
+        found += drawing(directory, data, pictures, save_maps)
     return found
 
 
@@ -184,6 +179,8 @@ def fit_and_test(
 
             take_weights(directory, manifest, siblings)
         if directory.checkpoint.exists():
+            from anomaly_lab.checkpoints import load_weights  # noqa: PLC0415 - as above
+
             load_weights(method, directory.checkpoint, training_hash)
         else:
             train(trainer, method, data, directory, training_hash)
@@ -199,6 +196,8 @@ def train(
     resume = directory.resume_checkpoint if directory.resume_checkpoint.exists() else None
     log.info("trains from the start" if resume is None else f"goes on from {resume}")
     if resume is not None:
+        from anomaly_lab.checkpoints import read_checkpoint  # noqa: PLC0415 - the first training has none
+
         read_checkpoint(resume, training_hash)
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
     with directory.replacing(directory.checkpoint.name) as path, path.open("wb") as file:

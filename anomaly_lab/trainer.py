@@ -68,7 +68,7 @@ class TrainerSettings:
         # Both advise on workers, Lightning on logging intervals, too; these are decided by the recipe.
         warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
         # What nobody reads need not be filled with NaN first, which deterministic algorithms otherwise do.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return L.Trainer(
             accelerator=self.accelerator(),
             devices=1,

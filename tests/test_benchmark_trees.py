@@ -12,7 +12,8 @@ from sklearn.metrics import roc_auc_score
 from anomaly_lab import config
 from anomaly_lab.check import examine, table
 from anomaly_lab.data.btad import BTAD
-from anomaly_lab.data.images import content_hash, read_mask
+from anomaly_lab.data.content import content_hash
+from anomaly_lab.data.images import read_mask
 from anomaly_lab.data.mvtec_ad2 import MVTecAD2
 from anomaly_lab.data.mvtec_loco import MVTecLOCO
 from anomaly_lab.data.tree import ListingError

@@ -35,10 +35,23 @@ def test_a_value_is_computed_once_and_comes_back_to_the_bit(tmp_path):
 
 def test_a_value_is_mapped_not_read(tmp_path):
     cache = Cache(str(tmp_path), 1)
-    cache.put(KEY, np.ones(5, np.float32))
+    cache.put(KEY, np.ones(5000, np.float32))
     found = cache.get(KEY)
     assert isinstance(found, np.memmap)
     assert not found.flags.writeable
+
+
+def test_a_small_value_is_read_once_and_not_after_its_file_is_gone(tmp_path, monkeypatch):
+    cache, reads, load = Cache(str(tmp_path), 1), [], np.load
+    cache.put(KEY, np.ones(5, np.float32))
+    monkeypatch.setattr(np, "load", lambda *given, **named: reads.append(given) or load(*given, **named))
+    found = [Cache(str(tmp_path), 1).get(KEY) for _ in range(3)]
+    assert len(reads) == 1
+    for value in found:
+        np.testing.assert_array_equal(value, np.ones(5, np.float32))
+        assert not value.flags.writeable
+    files(tmp_path)[0].unlink()
+    assert cache.get(KEY) is None
 
 
 def test_a_file_cut_off_by_a_crash_is_computed_again(tmp_path):

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +17,9 @@ import pytest
 from PIL import Image
 from trees import folder_tree, mvtec_tree, write_png
 
-from anomaly_lab.data.images import content_hash, read_image, read_mask
+from anomaly_lab.data import content
+from anomaly_lab.data.content import content_hash, content_hashes
+from anomaly_lab.data.images import read_image, read_mask
 from anomaly_lab.errors import DataError
 
 RNG = np.random.default_rng(7)
@@ -303,6 +307,26 @@ def test_the_hash_is_of_the_bytes(tmp_path):
     for data in (b"", b"abc", RNG.bytes(300_000)):
         path.write_bytes(data)
         assert content_hash(path) == hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def test_a_file_is_hashed_again_if_it_may_have_changed(tmp_path, monkeypatch):
+    path, reads, read, late = tmp_path / "a.bin", [], Path.read_bytes, [0]
+    now = time.time_ns
+    monkeypatch.setattr(Path, "read_bytes", lambda file: reads.append(file) or read(file))
+    monkeypatch.setattr(content.time, "time_ns", lambda: now() + late[0])
+    path.write_bytes(b"one")
+    assert content_hash(path) == content_hash(path)  # its times are too young to tell two writes apart
+    assert len(reads) == 2
+    late[0] = 3600 * 10**9
+    assert content_hashes([path] * 100) == [hashlib.blake2b(b"one", digest_size=16).hexdigest()] * 100
+    known = len(reads)
+    assert content_hash(path) == content_hash(path)
+    assert len(reads) == known
+    before = path.stat()
+    path.write_bytes(b"two")  # of the same size, and with the time of the file before it, as a copy may keep it
+    while path.stat().st_ctime_ns == before.st_ctime_ns or path.stat().st_mtime_ns != before.st_mtime_ns:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert content_hash(path) == hashlib.blake2b(b"two", digest_size=16).hexdigest()
 
 
 def test_the_trees_are_what_they_say(tmp_path):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from anomaly_lab.data.images import Box, Geometry, Placement, resize_image, resize_mask, restore_map
+from anomaly_lab.data.images import Box, Geometry, Placement, resize_image, resize_mask
 from anomaly_lab.data.part_box import find_part
+from anomaly_lab.data.restored import restore_map
 from anomaly_lab.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(11)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.images import read_mask, restore_map
+from anomaly_lab.data.images import read_mask
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.metrics.bootstrap import bootstrap_interval
@@ -103,6 +103,8 @@ class Evaluation(L.Callback):
                 inside = placement.target.slices
                 state.update_map(anomaly_map[inside], split.masks[row][inside])
             else:
+                from anomaly_lab.data.restored import restore_map  # noqa: PLC0415 - seldom asked for
+
                 file, size = split.records[row].mask, split.sizes[row]
                 mask = np.zeros(size, bool) if file is None else read_mask(file, size)
                 state.update_map(restore_map(anomaly_map, placement), mask[placement.source.slices])

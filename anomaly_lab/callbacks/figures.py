@@ -103,7 +103,7 @@ class Figures(L.Callback):
 
     def _save(self, name: str, figure: "Figure") -> None:
         with self.directory.replacing(f"figures/{name}.png") as file:
-            figure.savefig(file, format="png", dpi=150)
+            figure.savefig(file, format="png", dpi=150, pil_kwargs={"compress_level": 1})  # a third of the time
 
 
 def curves_figure(curves: Mapping[str, np.ndarray], metrics: Mapping[str, float], title: str) -> "Figure":
@@ -212,22 +212,26 @@ def scatter_figure(points: np.ndarray, records: list[ImageRecord], title: str) -
     """Draw (N, 2) places: normal images grey, below; each defect in its own colour and marker, with its count."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second, and the numbers do without
 
-    figure = Figure(figsize=(WIDTH, 5.6), layout="constrained")
-    said = "t-SNE of the test images' embeddings: near is alike, the axes mean nothing"
-    figure.suptitle(f"{title}\n{said}", fontsize=11, color=INK, parse_math=False)
-    axes = figure.subplots()
     kinds = np.array([record.defect if record.label else "" for record in records])
     styles = zip(cycle(DEFECT_COLOURS), cycle(DEFECT_MARKERS), strict=False)
     looks = {"": (GREY, "o")} | dict(zip(sorted(set(kinds) - {""}), styles, strict=False))
+    # matplotlib keeps labels that begin with _ out of a legend
+    labels = {kind: f"{(kinds == kind).sum()} {kind[:30] or 'normal'}" for kind in looks}
+    columns = 1 + len(looks) // 24
+    beside = columns * (0.5 + 0.085 * max(map(len, labels.values())))  # inches; its own layout would draw all twice
+    width = max(WIDTH, 5.0 + beside)
+    figure = Figure(figsize=(width, 5.6))
+    said = "t-SNE of the test images' embeddings: near is alike, the axes mean nothing"
+    figure.suptitle(f"{title}\n{said}", y=0.98, fontsize=11, color=INK, parse_math=False)
+    axes = figure.add_axes((0.02, 0.03, 0.97 - beside / width, 0.85))
     for kind, (colour, marker) in looks.items():
-        of_kind = kinds == kind
-        x, y = points[of_kind].T
-        label = f"{of_kind.sum()} {kind[:30] or 'normal'}"  # matplotlib keeps labels that begin with _ out of a legend
-        axes.scatter(x, y, s=34, c=colour, marker=marker, alpha=0.85, edgecolors="white", linewidths=0.5, label=label)
+        x, y = points[kinds == kind].T
+        look: dict[str, Any] = {"c": colour, "marker": marker, "edgecolors": "white", "linewidths": 0.5}
+        axes.scatter(x, y, s=34, alpha=0.85, label=labels[kind], **look)
     axes.set(xticks=[], yticks=[])
     axes.margins(0.06)
     axes.spines[:].set_color("#cccccc")
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "ncols": 1 + len(looks) // 24}
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02), "ncols": columns}
     legend = axes.legend(**place, fontsize=9.5, frameon=False, markerscale=1.3)
     for text in legend.get_texts():
         text.set_parse_math(False)  # a folder's name is no formula

@@ -8,6 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from anomaly_lab.callbacks.figures import Figures
 from anomaly_lab.callbacks.rescoring import predict_rows
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.methods.base import AnomalyMethod
@@ -79,6 +80,12 @@ class Overlays(L.Callback):
             title = f"{kind}  {record.defect}/{record.image.name}  score {self.scores[row]:.4g}{limit}"
             with self.directory.replacing(f"maps/{position:02d}-{kind}-{stem}.png") as file:
                 file.write_bytes(cv2.imencode(".png", sheet(title, panels)[..., ::-1])[1].tobytes())
+
+
+def drawing(directory: RunDirectory, data: AnomalyDataModule, count: int, save_maps: bool) -> list[L.Callback]:  # noqa: FBT001
+    """Return who draws a run's pictures; where no overlay is wanted, neither are the figures."""
+    overlays = Overlays(directory, data, count, save_maps)
+    return [Figures(directory, data), overlays] if count else [overlays]
 
 
 def choose(scores: np.ndarray, labels: np.ndarray, count: int) -> list[tuple[str, int]]:

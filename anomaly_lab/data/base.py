@@ -3,7 +3,6 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from anomaly_lab.data.augment import Augmentation
+from anomaly_lab.data.content import content_hashes
 from anomaly_lab.data.datasets import HOLDOUT, AddressedSampler, EvalDataset, Split, TrainDataset, as_tensor, decode
-from anomaly_lab.data.images import Geometry, content_hash, read_image
+from anomaly_lab.data.images import Geometry, read_image
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EVALUATION_ONLY, EvalBatch, ImageRecord, TrainBatch
@@ -99,9 +99,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         if self._fingerprint:
             return self._fingerprint
         files = [(role, r.label, path) for role, rs in self.splits().items() for r in rs for path in r[:2] if path]
-        with ThreadPoolExecutor() as pool:
-            digests = list(pool.map(content_hash, [path for *_, path in files]))
-        pairs = zip(files, digests, strict=True)
+        pairs = zip(files, content_hashes([path for *_, path in files]), strict=True)
         lines = (f"{role} {label} {path.name} {digest}" for (role, label, path), digest in pairs)
         self._fingerprint = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
         return self._fingerprint
@@ -181,4 +179,4 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
         """Make [0, 1] float32 of the uint8 images, on the device: a quarter of the bytes travel."""
-        return batch._replace(**{k: v.float() / 255 for k, v in batch._asdict().items() if k in ("image", "clean")})
+        return batch._replace(**{k: v.float().div_(255) for k, v in batch._asdict().items() if k in ("image", "clean")})

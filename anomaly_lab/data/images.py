@@ -1,6 +1,5 @@
 """Read images and masks, and place them in the network's image; nothing else in the project resizes an input."""
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +80,7 @@ class Geometry:
 def read_image(path: str | Path) -> np.ndarray:
     """Return an upright (H, W, 3) uint8 RGB image. DataError: missing, cut off, huge, no image, beyond its range."""
     path = Path(path)
-    with _named(path):
+    with named(path):
         values = _decode(path)
         if values.dtype != np.uint8:
             from anomaly_lab.data.rare_images import to_uint8  # noqa: PLC0415 - as below
@@ -98,7 +97,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """
     if files := sorted(path.glob("[!.]*")):
         return sum((read_mask(file, size) for file in files), np.zeros(size, bool))  # of bools + is or
-    with _named(path):
+    with named(path):
         values = _decode(path)
         if values.shape[:2] != size:
             raise ValueError(f"the mask has (height, width) {values.shape[:2]} but its image {size}")
@@ -125,21 +124,8 @@ def resize_mask(mask: np.ndarray, placement: Placement, size: tuple[int, int]) -
     return placed
 
 
-def restore_map(anomaly_map: np.ndarray, placement: Placement) -> np.ndarray:
-    """Bring an (H, W) float32 map back to the original's pixels: (source.height, source.width) float32, bilinear."""
-    seen = torch.from_numpy(anomaly_map[placement.target.slices].astype(np.float32))[None, None]
-    return interpolate(seen, placement.source[2:], mode="bilinear", antialias=True)[0, 0].numpy()
-
-
-def content_hash(path: Path) -> str:
-    """Return 32 hex digits of the file's bytes (BLAKE2b), or of the digests of all files of a folder of masks."""
-    digests = "".join(content_hash(file) for file in sorted(path.glob("[!.]*")))
-    with _named(path):
-        return hashlib.blake2b(digests.encode() or path.read_bytes(), digest_size=16).hexdigest()
-
-
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Turn any error into one line with the file's path: PIL's plugins raise much besides OSError."""
     try:
         yield

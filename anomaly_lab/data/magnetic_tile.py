@@ -1,7 +1,9 @@
 """Magnetic tiles: Huang, Qiu, Yuan, "Surface defect saliency of magnetic tile", The Visual Computer 36, 2020."""
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, final
 
@@ -39,12 +41,8 @@ class MagneticTile(AnomalyDataModule):
         """List good images for training, or those for testing and all defective ones."""
         if split == "validation":
             return []
-        problems, bad = list[str](), list[ImageRecord]()
-        for defect in DEFECTS:
-            pairs = beside(images(folder(self.root, defect, "Imgs")), ".png", problems)
-            bad += [ImageRecord(*pair, label=True, defect=defect) for pair in pairs.items()]
-        tiles = tiles_of([*beside(images(folder(self.root, "MT_Free", "Imgs")), ".png", [])])
-        defective = [number(record.image) for record in bad]
+        bad, tiles, problems = self._listed
+        defective = sorted(number(record.image) for record in bad)
         near = {name for name, tile in tiles.items() if any(_near(number(file), defective) for file in tile)}
         test = near | drawn(tiles.keys() - near, self.test_share)
         good = [file for name, tile in tiles.items() if (name in test) == (split == "test") for file in tile]
@@ -54,6 +52,15 @@ class MagneticTile(AnomalyDataModule):
         if problems:
             raise ListingError(problems, records)
         return records
+
+    @cached_property
+    def _listed(self) -> tuple[list[ImageRecord], dict[str, list[Path]], list[str]]:
+        """All defective images, all good ones by tile, what does not fit together."""
+        problems, bad = list[str](), list[ImageRecord]()
+        for defect in DEFECTS:
+            pairs = beside(images(folder(self.root, defect, "Imgs")), ".png", problems)
+            bad += [ImageRecord(*pair, label=True, defect=defect) for pair in pairs.items()]
+        return bad, tiles_of([*beside(images(folder(self.root, "MT_Free", "Imgs")), ".png", [])]), problems
 
 
 def number(file: Path) -> int:
@@ -73,5 +80,6 @@ def tiles_of(files: list[Path]) -> dict[str, list[Path]]:
     return {tile[0].name: tile for tile in tiles}
 
 
-def _near(count: int, others: list[int]) -> bool:
-    return any(abs(count - other) <= LARGEST_STEP for other in others)
+def _near(count: int, ascending: list[int]) -> bool:
+    place = bisect_left(ascending, count - LARGEST_STEP)
+    return place < len(ascending) and ascending[place] <= count + LARGEST_STEP

@@ -25,7 +25,8 @@ def folder(*parts: str | Path) -> Path:
 
 def images(path: Path) -> list[Path]:
     """List the image files right inside the folder, by name; none if it does not exist."""
-    return sorted(p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    found = (p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(found, key=lambda p: p.name)
 
 
 @final

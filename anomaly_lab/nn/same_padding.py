@@ -2,7 +2,7 @@
 
 from typing import final
 
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
