@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from anomaly_lab.callbacks.evaluation import Evaluation
 from anomaly_lab.callbacks.figures import COLOURS, Figures, curves_figure, operating_points, scatter_figure, tsne
+from anomaly_lab.callbacks.pictures import drawn, png
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.metrics.curves import ExactCurves
 from anomaly_lab.results import RunDirectory
@@ -93,9 +94,7 @@ def words(axes) -> list[str]:
 
 def rendered(figure) -> np.ndarray:
     """Return the (H, W, 3) uint8 picture as a run writes it."""
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=150)
-    return np.array(Image.open(file).convert("RGB"))
+    return np.array(Image.open(io.BytesIO(png(drawn(figure)))).convert("RGB"))
 
 
 def away(points: np.ndarray, path: np.ndarray) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomaly_lab.callbacks.pictures import drawn, png
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.results import RunDirectory
@@ -103,7 +104,7 @@ class Figures(L.Callback):
 
     def _save(self, name: str, figure: "Figure") -> None:
         with self.directory.replacing(f"figures/{name}.png") as file:
-            figure.savefig(file, format="png", dpi=150, pil_kwargs={"compress_level": 1})  # a third of the time
+            file.write_bytes(png(drawn(figure)))
 
 
 def curves_figure(curves: Mapping[str, np.ndarray], metrics: Mapping[str, float], title: str) -> "Figure":

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from anomaly_lab.callbacks.figures import Figures
+from anomaly_lab.callbacks.pictures import png
 from anomaly_lab.callbacks.rescoring import predict_rows
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.methods.base import AnomalyMethod
@@ -65,7 +66,6 @@ class Overlays(L.Callback):
         limit = "" if threshold is None else f", threshold {threshold:.4g}"
         for position, (kind, row) in enumerate(chosen):
             picture = uint8(images[position])
-            heat = colour(prediction.anomaly_map[position].numpy(), low, high)
             drawn = {name: value[position].float().cpu() for name, value in extra.items()}
             panels = {"input": picture} | {
                 name: uint8(value) if value.ndim == 3 else colour(value.numpy(), low, high)
@@ -74,12 +74,13 @@ class Overlays(L.Callback):
             record = self.data.test.records[row]
             truth = "ground truth" if record.mask else "no mask" if record.label else "ground truth: no defect"
             if pl_module.localises:
+                heat = colour(prediction.anomaly_map[position].numpy(), low, high)
                 panels |= {f"map: dark {low:.3g}, bright {high:.3g}": heat}
             panels |= {truth: outline(picture, self.data.test.masks[row])}
             stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}"[:100])
             title = f"{kind}  {record.defect}/{record.image.name}  score {self.scores[row]:.4g}{limit}"
             with self.directory.replacing(f"maps/{position:02d}-{kind}-{stem}.png") as file:
-                file.write_bytes(cv2.imencode(".png", sheet(title, panels)[..., ::-1])[1].tobytes())
+                file.write_bytes(png(sheet(title, panels)))
 
 
 def drawing(directory: RunDirectory, data: AnomalyDataModule, count: int, save_maps: bool) -> list[L.Callback]:  # noqa: FBT001

@@ -3,11 +3,11 @@
 import logging
 from typing import NamedTuple, final
 
-import cv2
 import lightning as L
 import numpy as np
 
 from anomaly_lab.callbacks.overlays import sheet
+from anomaly_lab.callbacks.pictures import png
 from anomaly_lab.callbacks.rescoring import predict_rows
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.hierarchical import FAMILIES, WORST, Family, poisoned
@@ -58,7 +58,7 @@ class Poison(L.Callback):
         self._write(cells)
         with self.directory.replacing("maps/poison.png") as file:
             picture = self._pictures(int(labels.argmin()))
-            file.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+            file.write_bytes(png(picture))
 
     def _measured(
         self, trainer: L.Trainer, method: AnomalyMethod, family: Family, severity: int, labels: np.ndarray
