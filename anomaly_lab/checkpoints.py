@@ -1,9 +1,11 @@
 """Reading of checkpoints: tensors and plain types only, and only those of the recipe asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
@@ -32,3 +34,12 @@ def load_weights(method: AnomalyMethod, file: Path, training_hash: str) -> None:
     content = read_checkpoint(file, training_hash)
     method.on_load_checkpoint(content)
     method.load_state_dict(content["state_dict"])
+
+
+def lay_out(optimizers: Sequence[Optimizer]) -> None:
+    """Lay out a resumed state as its weights lie now: fused kernels walk both as they lie in memory."""
+    for optimizer in optimizers:
+        for weight, state in optimizer.state.items():
+            for name, value in state.items():
+                if value.shape == weight.shape:
+                    state[name] = torch.empty_like(weight).copy_(value)

@@ -25,12 +25,10 @@ GROUPS = ("model", "data", "synthesis", "trainer", "logger")
 NODE = {"_target_": str, "_partial_": bool}
 FOREIGN_TARGETS = ("torch.optim.Adam", "torch.optim.AdamW", "torch.optim.SGD")
 # What makes no other run; a seed makes one, but has its own part in the run directory's name.
-TEXTURES_GB = ("synthesis.textures_gb", "synthesis.members.perlin_texture.textures_gb")
 IGNORED = (
     *("logger", "trainer.device", "trainer.devices", "trainer.save_minutes", "data.workers", "data.memory_gb"),
     *("cache", "model.backbone.cache", "data.root", "resume", "retry", "tag", "runs", "seed"),
-    *TEXTURES_GB,
-    *(f"data.{key}" for key in TEXTURES_GB),
+    *(f"{at}synthesis.{of}textures_gb" for at in ("", "data.") for of in ("", "members.perlin_texture.")),
 )
 
 

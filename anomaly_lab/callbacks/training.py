@@ -29,12 +29,11 @@ class Guard(L.Callback):
         self.seed = seed
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lay out a resumed optimizer's state as its weights lie now: fused kernels walk both as they lie in memory."""
-        for optimizer in trainer.optimizers:
-            for weight, state in optimizer.state.items():
-                for name, value in state.items():
-                    if value.shape == weight.shape:
-                        state[name] = torch.empty_like(weight).copy_(value)
+        """Lay out a resumed optimizer's state."""
+        if trainer.global_step:
+            from anomaly_lab.checkpoints import lay_out  # noqa: PLC0415 - most trainings start afresh
+
+            lay_out(trainer.optimizers)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make whatever is random inside the networks a function of (seed, epoch)."""

@@ -169,7 +169,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     def test_dataloader(self) -> list[DataLoader[EvalBatch]]:
         """Return first some normals (the kept ones, else a few of training), then the test set."""
         normal = self.normal if self.normal.records else Split._make(rows[:16] for rows in self.train)
-        return [DataLoader(EvalDataset(split), self.batch_size, **self._loading()) for split in (normal, self.test)]
+        sets = (EvalDataset(split, self.batch_size) for split in (normal, self.test))
+        return [DataLoader(batches, None, **self._loading()) for batches in sets]
 
     def _loading(self) -> dict[str, Any]:
         # Without a generator of its own a loader draws from torch's: each epoch, but only once if workers persist.

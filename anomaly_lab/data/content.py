@@ -11,12 +11,11 @@ from stat import S_ISDIR
 from anomaly_lab.data.images import named
 
 CLOCK_STEP = 2_000_000_000  # nanoseconds; no file system's times are coarser
-FEW = 32  # files; a task for each would take longer than to look up one that is known
 
 
 def content_hashes(paths: Sequence[Path]) -> list[str]:
     """Return `content_hash` of each, by threads."""
-    parts = (paths[start : start + FEW] for start in range(0, len(paths), FEW))
+    parts = (paths[start : start + 32] for start in range(0, len(paths), 32))  # to find one known is soon done
     with ThreadPoolExecutor() as pool:
         return [digest for part in pool.map(lambda part: list(map(content_hash, part)), parts) for digest in part]
 

@@ -1,5 +1,6 @@
 """From decoded images to batches: what one row becomes, and in which order rows are drawn."""
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,18 +127,20 @@ class TrainDataset(Dataset[TrainBatch]):
 
 @final
 class EvalDataset(Dataset[EvalBatch]):
-    """Images as they are, with their ground truth at the network's resolution."""
+    """Batches of images as they are, with their ground truth at the network's resolution, in the records' order."""
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    def __init__(self, split: Split, batch_size: int) -> None:
+        self.split, self.batch_size = split, batch_size
 
     def __len__(self) -> int:
-        return len(self.split.records)
+        return math.ceil(len(self.split.records) / self.batch_size)
 
-    def __getitem__(self, row: int) -> EvalBatch:
-        label = torch.tensor(self.split.records[row].label)
-        mask = torch.from_numpy(self.split.masks[row].copy())
-        return EvalBatch(as_tensor(self.split.images[row]), mask, label, torch.tensor(row))
+    def __getitem__(self, batch: int) -> EvalBatch:
+        rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        image = torch.from_numpy(self.split.images[rows]).permute(0, 3, 1, 2).contiguous()
+        mask, records = torch.from_numpy(self.split.masks[rows].copy()), self.split.records[rows]
+        label = torch.tensor([record.label for record in records])
+        return EvalBatch(image, mask, label, torch.arange(len(records)) + rows.start)
 
 
 def as_tensor(image: np.ndarray) -> torch.Tensor:
