@@ -107,7 +107,7 @@ class FeatureExtractor(nn.Module):
             self.identities = self._identified()
         how = (VERSION, timm.__version__, self.pool, image.device.type, precision)
         made_by = [(layer, identity, *how) for layer, identity in zip(self.layers, self.identities, strict=True)]
-        sources = map(_source, image.float().cpu().numpy())
+        sources = map(_source, image.detach().float().cpu().numpy())
         keys = [[digest(source, *by) for by in made_by] for source in sources]
         found: list[Any] = [[self.cache.get(key) for key in row] for row in keys]
         missing = [row for row, values in enumerate(found) if any(value is None for value in values)]
@@ -218,7 +218,11 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _source(image: np.ndarray) -> str:
-    """Return the digest of a float32 image; one of 8 bits is digested as such, which is faster."""
-    scaled = image * np.float32(255)
-    small = np.rint(scaled, out=scaled).astype(np.uint8)
-    return digest(small if np.array_equal(np.divide(small, np.float32(255), out=scaled), image) else image)
+    """Return the digest of a float32 image; one of 8 bits, as some device divides it, is digested as such."""
+    with np.errstate(invalid="ignore", over="ignore"):  # of what is no image of 8 bits
+        small = np.rint(image * np.float32(255)).astype(np.uint8)
+    if np.array_equal(small / np.float32(255), image):
+        return digest(small)
+    if np.array_equal(small * np.float32(1 / 255), image):  # CUDA's way, which is another in the last bit
+        return digest("reciprocal", small)
+    return digest(image)

@@ -127,7 +127,7 @@ def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
     except Exception as error:  # the hub, the file and the shapes each raise their own
         lines = str(error).strip().replace("\t", "").split("\n")
         said = next((line for line in lines if "size mismatch" in line), lines[0]).partition(". ")[0]
-        reason = said if " " in said else f"{type(error).__name__} {said}"
+        reason = said if " " in said else f"it does not read as one of weights, {type(error).__name__} {said}"
         settings: Any = timm.get_pretrained_cfg(name)
         where = f"huggingface.co/{settings.hf_hub_id}: model.safetensors" if settings.hf_hub_id else settings.url
         ways = f"give model.backbone.weights=FILE with timm's weights of {name} ({where})"

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-from functools import lru_cache
 from pathlib import Path
 
 
@@ -17,10 +16,4 @@ def weights_identity(word: str) -> str:
     file = bundled_weights() if word == "bundled" else Path(word)
     if word in {"imagenet", "random"} or not file.is_file():
         return word
-    found = file.stat()
-    return _hashed(file, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-@lru_cache(maxsize=4)  # the cells of a sweep mostly ask for the same, unchanged file
-def _hashed(file: Path, *_: int) -> str:
     return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()

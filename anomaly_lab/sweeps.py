@@ -1,6 +1,6 @@
 """What a sweep shows at its end."""
 
-SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
+SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro", "poisoned_image_auroc")
 
 
 def table(cells: list[tuple[list[str], dict[str, float]]]) -> str:

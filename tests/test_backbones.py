@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from anomaly_lab import backbones
 from anomaly_lab.backbones import FeatureExtractor, TrainedBackbone, pooled
 from anomaly_lab.cache import Cache
 from anomaly_lab.errors import ConfigError
@@ -180,6 +181,19 @@ def test_what_is_kept_is_what_would_be_computed_and_only_what_is_missing_is(tmp_
     torch.testing.assert_close(level, plain(IMAGE)[0], rtol=1e-4, atol=1e-4)  # other batches round otherwise
     assert torch.equal(kept(IMAGE)[0], level)
     assert computed == [1, 3]  # by `plain`, not by `kept`
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_that_differ_at_all_have_other_digests():
+    pixels = np.arange(192, dtype=np.uint8).reshape(3, 8, 8)
+    divided, multiplied = pixels / np.float32(255), pixels * np.float32(1 / 255)
+    assert (divided != multiplied).any()  # the CPU's way and CUDA's
+    last_bit, not_finite, huge = divided.copy(), divided.copy(), divided.copy()
+    last_bit[0, 3, 3] = np.nextafter(last_bit[0, 3, 3], np.float32(1))
+    not_finite[0, 3, 3], huge[0, 3, 3] = np.nan, 1e38
+    images = [divided, multiplied, last_bit, not_finite, huge, divided - 1, divided + 1]
+    assert len({backbones._source(image) for image in images}) == len(images)
+    assert backbones._source(divided) == backbones._source(divided.copy())
 
 
 def test_nothing_stale_comes_back(tmp_path):

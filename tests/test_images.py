@@ -10,6 +10,7 @@ import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -327,6 +328,31 @@ def test_a_file_is_hashed_again_if_it_may_have_changed(tmp_path, monkeypatch):
     while path.stat().st_ctime_ns == before.st_ctime_ns or path.stat().st_mtime_ns != before.st_mtime_ns:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert content_hash(path) == hashlib.blake2b(b"two", digest_size=16).hexdigest()
+
+
+def test_another_file_under_a_known_name_is_hashed(tmp_path, monkeypatch):
+    stat = Path.stat
+
+    def alike(path: Path, **named: bool) -> SimpleNamespace:  # as files of one archive may be
+        found = stat(path, **named)
+        same = {"st_mtime_ns": 1, "st_ctime_ns": 1}
+        return SimpleNamespace(st_dev=found.st_dev, st_ino=found.st_ino, st_size=3, st_mode=found.st_mode, **same)
+
+    monkeypatch.setattr(Path, "stat", alike)
+    for version in ("one", "two"):
+        (tmp_path / f"{version}.bin").write_bytes(version.encode())
+        link = tmp_path / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / f"{version}.bin")
+        assert content_hash(link) == hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
+
+
+def test_a_broken_mask_in_a_folder_is_named_once(tmp_path):
+    (tmp_path / "masks/a.png").mkdir(parents=True)
+    with pytest.raises(DataError) as error:
+        content_hash(tmp_path / "masks")
+    assert str(error.value).count("replace the file") == 1
+    assert "masks/a.png" in str(error.value)
 
 
 def test_the_trees_are_what_they_say(tmp_path):

@@ -16,8 +16,7 @@ from torch import nn
 
 import anomaly_lab
 from anomaly_lab import compilation
-from anomaly_lab.callbacks.training import Progress
-from anomaly_lab.checkpoints import lay_out
+from anomaly_lab.callbacks.training import Guard, Progress
 from anomaly_lab.compilation import compile_networks
 from anomaly_lab.errors import RunError
 from anomaly_lab.results import RunDirectory
@@ -158,7 +157,7 @@ def test_a_state_saved_under_another_layout_goes_on_alike(saved, resumed):
     again, its_optimizer = made(resumed)
     again.load_state_dict(network.state_dict())
     its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    lay_out([its_optimizer])
+    Guard(0).on_train_start(SimpleNamespace(optimizers=[its_optimizer], global_step=3), None)
     step(network, optimizer)
     step(again, its_optimizer)
     torch.testing.assert_close(again.weight, network.weight)

@@ -212,6 +212,7 @@ def tsne(embedding: np.ndarray) -> np.ndarray:
 def scatter_figure(points: np.ndarray, records: list[ImageRecord], title: str) -> "Figure":
     """Draw (N, 2) places: normal images grey, below; each defect in its own colour and marker, with its count."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second, and the numbers do without
+    from matplotlib.textpath import TextPath  # noqa: PLC0415 - as above
 
     kinds = np.array([record.defect if record.label else "" for record in records])
     styles = zip(cycle(DEFECT_COLOURS), cycle(DEFECT_MARKERS), strict=False)
@@ -219,7 +220,9 @@ def scatter_figure(points: np.ndarray, records: list[ImageRecord], title: str) -
     # matplotlib keeps labels that begin with _ out of a legend
     labels = {kind: f"{(kinds == kind).sum()} {kind[:30] or 'normal'}" for kind in looks}
     columns = 1 + len(looks) // 24
-    beside = columns * (0.5 + 0.085 * max(map(len, labels.values())))  # inches; its own layout would draw all twice
+    plain = [label.replace("$", "S") for label in labels.values()]  # else it is read as a formula
+    widest = max(TextPath((0, 0), label, size=9.5).get_extents().width for label in plain) / 72
+    beside = columns * (0.6 + widest)  # inches; matplotlib's own layout would draw all twice
     width = max(WIDTH, 5.0 + beside)
     figure = Figure(figsize=(width, 5.6))
     said = "t-SNE of the test images' embeddings: near is alike, the axes mean nothing"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from stat import S_ISDIR
 
 from anomaly_lab.data.images import named
 
@@ -23,15 +22,16 @@ def content_hashes(paths: Sequence[Path]) -> list[str]:
 def content_hash(path: Path) -> str:
     """Return 32 hex digits of the file's bytes (BLAKE2b), or of the digests of all files of a folder of masks.
 
-    What was hashed before is not read again, unless its size or a time is another, or too young to tell. DataError: it
-    cannot be read.
+    What was hashed before is not read again, unless it is another file, its size or a time is another, or too young to
+    tell. DataError: it cannot be read.
     """
+    if path.is_dir() and (files := sorted(path.glob("[!.]*"))):
+        return hashlib.blake2b("".join(map(content_hash, files)).encode(), digest_size=16).hexdigest()
     with named(path):
-        found = path.stat()
-        if S_ISDIR(found.st_mode) and (files := sorted(path.glob("[!.]*"))):
-            return hashlib.blake2b("".join(map(content_hash, files)).encode(), digest_size=16).hexdigest()
-        changed, now = (found.st_size, found.st_mtime_ns, found.st_ctime_ns), time.time_ns()
-        return _hashed(path, changed, 0 if now - max(changed[1:]) > CLOCK_STEP else now)
+        found, now = path.stat(), time.time_ns()
+        young = now - max(found.st_mtime_ns, found.st_ctime_ns) <= CLOCK_STEP
+        which = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        return _hashed(path, which, now if young else 0)
 
 
 @lru_cache(maxsize=2**17)

@@ -137,7 +137,7 @@ class EvalDataset(Dataset[EvalBatch]):
 
     def __getitem__(self, batch: int) -> EvalBatch:
         rows = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-        image = torch.from_numpy(self.split.images[rows]).permute(0, 3, 1, 2).contiguous()
+        image = torch.from_numpy(np.ascontiguousarray(self.split.images[rows].transpose(0, 3, 1, 2)))
         mask, records = torch.from_numpy(self.split.masks[rows].copy()), self.split.records[rows]
         label = torch.tensor([record.label for record in records])
         return EvalBatch(image, mask, label, torch.arange(len(records)) + rows.start)
