@@ -21,7 +21,7 @@ from anomaly_lab.errors import ConfigError
 log = logging.getLogger(__name__)
 CHECKED_EVERY = 2**28  # bytes; to add up a large folder takes a while
 ONE_MINUTE, ONE_DAY = 60, 86400  # seconds
-SMALL = 2**14  # bytes; so many of a small file stay in memory, for the next cell of a sweep
+SMALL = 2**14  # bytes; a file up to this size, once read, stays in memory for the next cell of a sweep
 HEX = "[0-9a-f]"
 
 

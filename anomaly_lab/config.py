@@ -97,7 +97,7 @@ def validate(cfg: DictConfig) -> list[Leaf]:
 
 
 def hashes(cfg: DictConfig) -> tuple[str, str]:
-    """Return two times 64 hex digits: what makes another run, and what, but for the seed, other weights."""
+    """Return the config hash (another makes another run) and the recipe hash (other weights), 64 hex digits each."""
     leaves = _identity(cfg)
     parts = [{path: value for path, value, only in leaves if not (only and skip)} for skip in (False, True)]
     config, training = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for part in parts)

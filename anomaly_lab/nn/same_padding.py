@@ -26,6 +26,7 @@ class SameConv(nn.Module):
         """Return (B, D, ceil(H / 2), ceil(W / 2)) of (B, C, H, W)."""
         kernel, sides = self.weight.shape[2:], image.shape[2:]
         padding = [kernel[0] // 2 + sides[0] % 2, kernel[1] // 2 + sides[1] % 2]
+        # Made anew, as weights may be loaded at any time: a kernel is a thousandth of an image.
         return conv2d(image, pad(self.weight, (1, 0, 1, 0)), self.bias, 2, padding, groups=self.groups)
 
 
