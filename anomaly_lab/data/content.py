@@ -14,7 +14,7 @@ CLOCK_STEP = 2_000_000_000  # nanoseconds; no file system's times are coarser
 
 def content_hashes(paths: Sequence[Path]) -> list[str]:
     """Return `content_hash` of each, by threads."""
-    parts = (paths[start : start + 32] for start in range(0, len(paths), 32))  # one at a time, to hand it over takes longest
+    parts = (paths[start : start + 32] for start in range(0, len(paths), 32))  # singly, handing over costs most
     with ThreadPoolExecutor() as pool:
         return [digest for part in pool.map(lambda part: list(map(content_hash, part)), parts) for digest in part]
 
