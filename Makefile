@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check docs format bench clean
 PYTHON ?= python3
 BIN := .venv/bin
 # Two threads that sleep while they wait: a busy neighbour on the same cores costs little.
@@ -18,25 +18,31 @@ help: ## show the targets
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
 	@touch $@
 
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs]'
+	@touch $@
+
 demo: .venv/installed ## install, draw the demo data, train a small DRAEM on it, leave a scored run with pictures
 	$(BIN)/python -m anomaly_lab model=draem_small data=demo
 
 test: .venv/installed ## install and run the tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/installed ## lint, types, import floors, length of the trip from CLI to number
+check: .venv/installed ## lint, types, import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m tests.trip
 
 format: .venv/installed ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/docs ## build the documentation into docs/_build; a warning is an error
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build
+
 bench: .venv/peers ## time this project against its peers on the same inputs
 	$(BIN)/python -m tests.bench
 
 clean: ## remove everything that was made here, but the runs
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo
+	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo docs/_build

@@ -1,85 +1,110 @@
-"""The command line, ``python -m anomaly_lab model=NAME ``: Hydra composes, `run` validates and runs."""
+"""The command line, ``python -m anomaly_lab [VERB] KEY=VALUE ...``; without a verb it trains and tests."""
 
 import gc
+import importlib
+import importlib.metadata
 import os
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from anomaly_lab.config import composing
+from anomaly_lab.config.command_line import prepare
+from anomaly_lab.config.messages import explained, near, report
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.runs.sweep_table import table
+from anomaly_lab.verbs import VERBS
 
-PACKAGE = Path(__file__).parent
-ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # in a wheel; in a checkout
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+Work = Callable[[composing.Composition], dict[str, float] | None]
 
 
-def train_and_test(cfg: DictConfig) -> dict[str, float]:
-    """Do a run; return its metrics."""
-    gc.disable()  # what is imported is no garbage; to look through all of it again and again takes a second
-    from anomaly_lab.run import run  # noqa: PLC0415 - it brings torch, which --help can do without
-
-    gc.freeze()
-    gc.enable()
-    return run(cfg)
-
-
-def main(work: Callable[[DictConfig], dict[str, float] | None] = train_and_test) -> int:
-    """Do the work with what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
+def main() -> int:
+    """Do what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
-    codes, cells = [0], []
+    try:
+        verb = taken_verb()
+        if "--version" in sys.argv[1:]:
+            print(f"anomaly_lab {importlib.metadata.version('anomaly_lab')}")
+            return 0
+        if verb and {"-h", "--help"} & set(sys.argv[1:]):
+            print(importlib.import_module(f"anomaly_lab.verbs.{verb}").__doc__)
+            return 0
+        return jobs(worker(verb), verb)
+    except BrokenPipeError:  # whoever reads the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def taken_verb() -> str:
+    """Take the first word out of sys.argv if it is a verb; return it, or nothing."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word in VERBS:
+        del sys.argv[1]
+        return word
+    return ""
+
+
+def worker(verb: str) -> Work:
+    """Return what is done with a composed config; its libraries are loaded when it is called."""
+
+    def work(asked: composing.Composition) -> dict[str, float] | None:
+        if verb:
+            module = importlib.import_module(f"anomaly_lab.verbs.{verb}")
+            module.work(asked)
+            return None
+        # What is imported is no garbage; to look through all of it again and again takes a second
+        gc.disable()
+        from anomaly_lab.train import run  # noqa: PLC0415 - brings torch, which --help can do without
+
+        gc.freeze()
+        gc.enable()
+        return run(asked).metrics
+
+    return work
+
+
+def jobs(work: Work, verb: str) -> int:
+    """Let Hydra compose each job of the command line and have it done.
+
+    A sweep ends with a table of its jobs.
+    """
+    codes = [0]
+    cells: list[tuple[list[str], dict[str, float]]] = []
 
     def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
-        cells.append((HydraConfig.get().overrides.task, found := dict[str, float]()))
+        found = dict[str, float]()
+        cells.append((list(HydraConfig.get().overrides.task), found))
         try:
-            found.update(work(cfg) or {})
+            found.update(work(composing.of_job(cfg)) or {})
         except Exception as error:
-            from anomaly_lab.explain import report  # noqa: PLC0415 - most runs do without
-
             codes.append(report(error, tracebacks=TRACEBACKS))  # caught here: the other jobs of a sweep go on
         finally:
             gc.collect()  # a job's images lie in cycles, and the next job brings its own
             gc.freeze()  # what is left, the libraries, is not looked through again
 
     try:
-        prepare()
-        hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="config")(job)()
+        check_first_word()
+        prepare(verb)
+        hydra.main(version_base="1.3", config_path=str(composing.ROOT / "conf"), config_name="config")(job)()
         if len(cells) > 1 and any(metrics for _, metrics in cells):
-            from anomaly_lab.sweeps import table  # noqa: PLC0415 - most runs do without
-
             print(table(cells))
+    except BrokenPipeError:
+        raise
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        from anomaly_lab.explain import explained, report  # noqa: PLC0415 - as above
-
         codes.append(report(explained(error), tracebacks=TRACEBACKS))
     return max(codes)
 
 
-def prepare() -> None:
-    """Check the arguments, quote their paths, and make the folder experiments/ a config group."""
-    plain = r"-\w|--[\w-]+|[+\w.@/]+=[A-Za-z0-9_/][A-Za-z0-9_/-]*"  # Hydra reads these as they are
-    if not all(re.fullmatch(plain, argument) for argument in sys.argv[1:]):
-        from anomaly_lab.explain import keep_path  # noqa: PLC0415 - as above
-
-        sys.argv[1:] = [keep_path(argument) for argument in sys.argv[1:]]
-    parser = get_args_parser()
-    parser.exit_on_error = False
-    options, unknown = parser.parse_known_args()
-    if unknown:
-        raise ConfigError(f"{unknown[0]} is no option; keys are set by key=value, all of them after the options")
-    if any(re.match(r"\+experiments=.*,", override) for override in options.overrides):
-        raise ConfigError("experiments: each is a sweep of its own; give one at a time")
-    for file in Path(options.config_dir).glob("*/*.yaml") if options.config_dir else ():
-        if any((folder / file.parent.name / file.name).exists() for folder in (ROOT / "conf", ROOT)):
-            raise ConfigError(f"{file}: there is a shipped option of this name; rename the file")
-    for file in (ROOT / "experiments").glob("*.yaml"):  # a group is a folder inside conf/, or what is stored
-        ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiments", package="_global_")
+def check_first_word() -> None:
+    """Raise ConfigError for a first word that is meant as a verb but is none."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if re.fullmatch(r"[a-z_]+", word):
+        raise ConfigError(f"{word} is no verb, and keys are set by key=value{near(word, VERBS)}")
 
 
 if __name__ == "__main__":

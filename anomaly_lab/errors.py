@@ -1,4 +1,7 @@
-"""What a user can mend: each error is one line that names the file or key and the way out."""
+"""What a user can mend: each error is one line that names the file or key and the way out.
+
+Whatever else is raised is a fault of this project, and shows its traceback.
+"""
 
 
 class UserError(Exception):

@@ -1,12 +1,21 @@
 """The values that cross the boundaries: what data hands to methods, and what methods hand back."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-# Annotated[int, EVALUATION_ONLY] marks an argument that training does not depend on: changing it needs no training.
+# Annotated[int, EVALUATION_ONLY] marks an argument that training does not depend on: changing it needs no
+# training.
 EVALUATION_ONLY = "evaluation only"
+# Annotated[int, SAME_RUN] marks an argument that no result depends on: changing it makes no other run.
+SAME_RUN = "same run"
+
+
+def in_unit_range(image: Tensor) -> Tensor:
+    """Return uint8 images of any shape as float32 in [0, 1], which crosses every boundary from here on."""
+    return image.float().div_(255)
 
 
 class ImageRecord(NamedTuple):
@@ -27,12 +36,10 @@ class TrainBatch(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """A batch to be scored."""
+    """A batch to be scored; its truth stays with the records."""
 
     image: Tensor  # (B, 3, H, W) float32 in [0, 1]
-    mask: Tensor  # (B, H, W) bool; ground truth, all False for a normal image
-    label: Tensor  # (B,) bool
-    row: Tensor  # (B,) int64; row of the datamodule's records, where paths and defects stay
+    row: Tensor  # (B,) int64; rows of the split that is scored
 
 
 class Prediction(NamedTuple):
@@ -40,3 +47,16 @@ class Prediction(NamedTuple):
 
     anomaly_map: Tensor  # (B, H, W) float32
     score: Tensor  # (B,) float32
+
+
+class Training(NamedTuple):
+    """What a method is told of its training before it begins."""
+
+    steps: int  # of the optimizer, in the whole training
+    epochs: int  # begun ones; the last may be cut short
+    precision: str  # Lightning's name: 32-true, bf16-mixed or 16-mixed
+    each_once: bool  # an epoch draws each training image exactly once
+    augmented: bool  # the images that training sees are turned or otherwise transformed
+    pseudo: bool  # pseudo anomalies are among them
+    # the training images as they are, (B, 3, H, W) float32 in [0, 1], from the first to the last
+    normals: Iterable[Tensor]

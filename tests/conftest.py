@@ -1,4 +1,4 @@
-"""One thread each: the tests' tensors are small, and threads that wait for each other cost more than they bring."""
+"""One thread each: tensors of tests are small, and waiting threads cost more than they gain."""
 
 import os
 import tempfile

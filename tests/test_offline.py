@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-from tests.runs import on_tree
-from tests.trees import mvtec_tree
+from tests.support.runs import on_tree
+from tests.support.trees import mvtec_tree
 
 CLOSED = """
 import socket, sys

@@ -1,4 +1,4 @@
-"""The wheel is whole: away from the checkout, every recipe and experiment that it ships composes and validates."""
+"""The wheel is whole: away from the checkout, all recipes and experiments that it ships compose and fit."""
 
 import json
 import os
@@ -12,26 +12,21 @@ CHECKOUT = Path(__file__).parent.parent
 SCRIPT = """
 import json, sys
 sys.path = [entry for entry in sys.path if entry != sys.argv[1]]
-from pathlib import Path
 import anomaly_lab
-from anomaly_lab import __main__ as command, config
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from anomaly_lab.config.checked import Checked
+from anomaly_lab.config.composing import ROOT, composed
 from omegaconf import OmegaConf
 
-root = command.ROOT
-names = {group: sorted(f.stem for f in (root / group).glob("*.yaml")) for group in ("conf/model", "experiments")}
-for file in (root / "experiments").glob("*.yaml"):
-    ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiments", package="_global_")
-with initialize_config_dir(str(root / "conf"), version_base="1.3"):
-    for model in names["conf/model"]:
-        config.validate(compose("config", [f"model={model}", "data=demo"]))
-    for experiment in names["experiments"]:
-        swept = OmegaConf.load(root / "experiments" / f"{experiment}.yaml").hydra.sweeper.params
-        cell = [f"{key}={str(value).split(',')[0]}" for key, value in swept.items()]
-        cell += [] if "data" in swept else ["data=mvtec"]
-        cell += [] if "data.category" in swept else ["data.category=part"]
-        config.validate(compose("config", [f"+experiments={experiment}", *cell]))
+groups = ("conf/model", "experiments")
+names = {group: sorted(file.stem for file in (ROOT / group).glob("*.yaml")) for group in groups}
+for model in names["conf/model"]:
+    Checked.of(composed([f"model={model}", "data=demo"]).cfg, ())
+for experiment in names["experiments"]:
+    swept = OmegaConf.load(ROOT / "experiments" / f"{experiment}.yaml").hydra.sweeper.params
+    cell = [f"{key}={str(value).split(',')[0]}" for key, value in swept.items()]
+    cell += [] if "data" in swept else ["data=mvtec"]
+    cell += [] if "data.category" in swept else ["data.category=part"]
+    Checked.of(composed([f"experiment={experiment}", "hydra.mode=RUN", *cell]).cfg, ())
 print(json.dumps({"package": anomaly_lab.__file__, **names}))
 """
 

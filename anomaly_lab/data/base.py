@@ -1,26 +1,30 @@
 """The contract of a data set: it lists records; splitting, decoding and batching are the same for all."""
 
-import hashlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from anomaly_lab.data.augment import Augmentation
-from anomaly_lab.data.content import content_hashes
-from anomaly_lab.data.datasets import HOLDOUT, AddressedSampler, EvalDataset, Split, TrainDataset, as_tensor, decode
-from anomaly_lab.data.images import Geometry, read_image
+from anomaly_lab.data import decoding, splits
+from anomaly_lab.data.augment.base import Augmentation
+from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset
+from anomaly_lab.data.decoding import Split
+from anomaly_lab.data.geometry import Geometry
+from anomaly_lab.data.images import read_image
+from anomaly_lab.data.part_box import part_box
+from anomaly_lab.data.registration import decode_registered
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
-from anomaly_lab.types import EVALUATION_ONLY, EvalBatch, ImageRecord, TrainBatch
+from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, EvalBatch, ImageRecord, TrainBatch, in_unit_range
 
-LAST: dict[Any, tuple[Any, list[Split]]] = {}  # what was decoded last: the next cell of a sweep mostly wants it again
+FEW_NORMALS = 16  # training images that centre the histograms where nothing is held out
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -29,15 +33,19 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
 
     Attributes:
         image_size: side, or [height, width], in pixels of what the network sees before ``center_crop``.
-        crop: [top, left, height, width] as fractions of the photograph, or ``auto``: the part's box on training images.
-        register: turns and shifts every image onto the first training image, for rigid parts that lie differently.
-        masks: ``required`` makes an anomalous test image without a mask an error; ``auto`` drops the pixel metrics.
-        holdout: share of the training normals kept for a threshold, unless the data set has a validation folder.
-        sampling: ``shuffle`` draws each row once an epoch, ``replacement`` as DRAEM's code does (methods 1.2).
+        crop: [top, left, height, width] as fractions of the photograph, or ``auto``: the part's box on
+            training images.
+        register: turns and shifts every image onto the first training image, for rigid parts that lie
+            differently.
+        masks: ``required`` makes an anomalous test image without a mask an error; ``auto`` drops the pixel
+            metrics.
+        holdout: share of the training normals kept for a threshold, unless the data set has a validation
+            folder.
+        sampling: ``shuffle`` draws each row once an epoch, ``replacement`` at random (draem.md, note 6).
         memory_gb: the images of a split go to a temporary file if they take more, decoded.
     """
 
-    root: str
+    root: Annotated[str, SAME_RUN]
     category: str
     image_size: int | Sequence[int]
     center_crop: int | None
@@ -50,8 +58,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     synthesis: Synthesizer
     sampling: Literal["shuffle", "replacement"]
     batch_size: int
-    workers: int
-    memory_gb: float
+    workers: Annotated[int, SAME_RUN]
+    memory_gb: Annotated[float, SAME_RUN]
     seed: int
 
     def __post_init__(self) -> None:
@@ -59,125 +67,139 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         if not 0 <= self.holdout < 1:
             raise ConfigError(f"data.holdout: {self.holdout} is not a share; give a number in [0, 1)")
         if self.batch_size < 1 or self.workers < 0:
-            raise ConfigError(f"data.batch_size={self.batch_size}, data.workers={self.workers}: give at least 1 and 0")
+            given = f"data.batch_size={self.batch_size}, data.workers={self.workers}"
+            raise ConfigError(f"{given}: give at least 1 and 0")
         sides = [self.image_size] * 2 if isinstance(self.image_size, int) else self.image_size
         if len(sides) != 2 or min(sides) < 1:
-            raise ConfigError(f"data.image_size: {self.image_size}; give one side or [height, width], at least 1")
-        self._splits: dict[str, list[ImageRecord]] = {}
-        self._fingerprint = ""
+            raise ConfigError(
+                f"data.image_size: {self.image_size}; give one side or [height, width], at least 1"
+            )
         self.crop_box: Sequence[float] | None = None
-        self.reference: np.ndarray | None = None  # (h, w, 3) uint8, the photograph that others are registered to
+        # The photograph that others are registered to, (h, w, 3) uint8.
+        self.reference: np.ndarray | None = None
 
     @abstractmethod
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
         """List the files of a split in a fixed order; ``validation`` holds normals only and may be empty."""
 
-    def splits(self) -> dict[str, list[ImageRecord]]:
-        """Return the records as they are used: ``train``, ``normal`` (kept for the threshold) and ``test``."""
-        if not self._splits:
-            train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
-            if not normal and self.holdout:
-                order = np.random.default_rng((HOLDOUT, self.seed)).permutation(len(train))
-                kept = set(order[: round(self.holdout * len(train))].tolist())
-                normal = [record for row, record in enumerate(train) if row in kept]
-                train = [record for row, record in enumerate(train) if row not in kept]
-            if not train or not test:
-                kind = "test" if train else "training"
-                raise DataError(f"{self.root}: category {self.category} has no {kind} images")
-            self._splits = {"train": train, "normal": normal, "test": test}
-        return self._splits
+    @cached_property
+    def roles(self) -> dict[str, list[ImageRecord]]:
+        """The records as they are used: ``train``, ``normal`` (kept for the threshold) and ``test``."""
+        train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
+        if not normal and self.holdout:
+            train, normal = splits.held_out(train, self.holdout, self.seed)
+        if not train or not test:
+            kind = "test" if train else "training"
+            taken = (
+                f", as data.holdout={self.holdout:g} keeps all {len(normal)}" if normal and not train else ""
+            )
+            raise DataError(f"{self.root}: category {self.category} has no {kind} images{taken}")
+        return {"train": train, "normal": normal, "test": test}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash over the contents and the role of every file, 16 hex digits."""
+        return splits.fingerprint(self.roles)
+
+    @cached_property
+    def order(self) -> AddressedSampler:
+        """Which images an epoch draws.
+
+        Raises:
+            ConfigError: the ratio of pseudo images is positive, but gives none.
+        """
+        size = len(self.roles["train"]) * (1 + (self.augment.copies if self.augment else 0))
+        return AddressedSampler(size, self.seed, self.sampling, self.synthesis.ratio)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches that an epoch of training has, the last of them perhaps smaller."""
+        return math.ceil(len(self.order) / self.batch_size)
+
+    @property
+    def normals(self) -> Normals:
+        """The training images as they are, batch by batch; decoded by `setup`."""
+        return Normals(lambda: self.train.images, self.batch_size)
 
     def unmasked(self) -> int:
-        """Count the anomalous test images without ground truth."""
-        missing = [record.image for record in self.splits()["test"] if record.label and record.mask is None]
-        if missing and self.masks == "required":
-            raise DataError(f"{missing[0]}: has no mask ({len(missing)} such images); add it or set data.masks=auto")
-        return len(missing)
+        """Count the anomalous test images without ground truth.
 
-    def fingerprint(self) -> str:
-        """Return a hash over the contents and the role of every file, computed once."""
-        if self._fingerprint:
-            return self._fingerprint
-        files = [(role, r.label, path) for role, rs in self.splits().items() for r in rs for path in r[:2] if path]
-        pairs = zip(files, content_hashes([path for *_, path in files]), strict=True)
-        lines = (f"{role} {label} {path.name} {digest}" for (role, label, path), digest in pairs)
-        self._fingerprint = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return self._fingerprint
+        Raises:
+            DataError: masks are required and one is missing.
+        """
+        missing = splits.without_mask(self.roles["test"])
+        if missing and self.masks == "required":
+            raise DataError(
+                f"{missing[0]}: has no mask ({len(missing)} such images); add it or set data.masks=auto"
+            )
+        return len(missing)
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest says of the data, as plain types; after `setup`."""
-        counts = {role: len(records) for role, records in self.splits().items()}
-        counts |= {"anomalous": sum(r.label for r in self.splits()["test"]), "unmasked": self.unmasked()}
+        counts = {role: len(records) for role, records in self.roles.items()}
+        counts |= {"anomalous": sum(r.label for r in self.roles["test"]), "unmasked": self.unmasked()}
         crop = None if self.crop_box is None else list(self.crop_box)
-        return {"counts": counts, "crop_box": crop, "added_pseudo_images": self.order().added}
-
-    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
-        """Decode everything once, so that a bad file ends the run before its first step."""
-        if "train" not in self.__dict__:
-            self.unmasked(), self.order()  # each ends the run if it does not fit
-            key = (self.fingerprint(), self.geometry(), self.register, self.memory_gb)
-            if key not in LAST:
-                LAST.clear()
-                if self.register:
-                    self.reference = read_image(self.splits()["train"][0].image)
-                LAST[key] = (self.reference, [self._decode(role) for role in self.splits()])
-            self.reference, decoded = LAST[key]
-            pairs = zip(decoded, self.splits().values(), strict=True)
-            self.train, self.normal, self.test = (split._replace(records=records) for split, records in pairs)
-            self.synthesis.setup(list(self.train.images))
+        return {"counts": counts, "crop_box": crop, "added_pseudo_images": self.order.added}
 
     def geometry(self) -> Geometry:
-        """Return how a photograph becomes the network's image; ``crop=auto`` looks at the training images once."""
+        """Return how a photograph becomes the network's image.
+
+        ``crop=auto`` looks at the training images once.
+        """
         if self.crop_box is None and self.crop is not None:
-            self.crop_box = self.crop if self.crop != "auto" else self._part_box()
+            training = [record.image for record in self.roles["train"]] if self.crop == "auto" else []
+            self.crop_box = part_box(training, register=self.register) if self.crop == "auto" else self.crop
         size = self.image_size
         height, width = (size, size) if isinstance(size, int) else size
         crop = None if self.crop_box is None else tuple(self.crop_box)
         return Geometry((height, width), self.fit, self.center_crop, crop)
 
-    def _part_box(self) -> Sequence[float]:
-        from anomaly_lab.data.part_box import part_box  # noqa: PLC0415 - few data sets need it
+    def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
+        """Decode everything once, so that a bad file ends the run before its first step."""
+        if "train" in self.__dict__:
+            return
+        self.unmasked()
+        key = (self.fingerprint, self.geometry(), self.register, self.memory_gb)
+        self.reference, decoded = decoding.once(key, self._decoded)
+        pairs = zip(decoded, self.roles.values(), strict=True)
+        self.train, self.normal, self.test = (split._replace(records=records) for split, records in pairs)
+        self.synthesis.setup(list(self.train.images))
 
-        return part_box([record.image for record in self.splits()["train"]], register=self.register)
-
-    def _decode(self, role: str) -> Split:
-        what = (self.splits()[role], self.geometry(), self.memory_gb)
-        if self.reference is None:
-            return decode(*what)
-        from anomaly_lab.data.registration import decode_registered  # noqa: PLC0415 - few data sets need it
-
-        return decode_registered(*what, self.reference)
-
-    def order(self) -> AddressedSampler:
-        """Return which images an epoch draws; ConfigError: the ratio of pseudo images is positive, but gives none."""
-        size = len(self.splits()["train"]) * (1 + (self.augment.copies if self.augment else 0))
-        return AddressedSampler(size, self.seed, self.sampling, self.synthesis.ratio)
+    def _decoded(self) -> tuple[np.ndarray | None, list[Split]]:
+        geometry = self.geometry()
+        roles = self.roles.values()
+        if not self.register:
+            return None, [decoding.decode(records, geometry, self.memory_gb) for records in roles]
+        reference = read_image(self.roles["train"][0].image)
+        return reference, [
+            decode_registered(records, geometry, self.memory_gb, reference) for records in roles
+        ]
 
     def train_dataloader(self) -> DataLoader[TrainBatch]:
-        """Return the training batches of one epoch; the order and the content depend on (seed, epoch) alone."""
-        dataset, sampler = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed), self.order()
-        if self.trainer is not None:  # after a resume workers read ahead before Lightning sets the sampler's epoch
-            sampler.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-        return DataLoader(dataset, self.batch_size, sampler=sampler, **self._loading())
+        """Return the training batches of one epoch; order and content depend on (seed, epoch) alone."""
+        dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
+        return DataLoader(dataset, self.batch_size, sampler=self.order, **self._loading())
 
-    def normal_batches(self) -> Iterator[Tensor]:
-        """Yield the training images as they are, in the order of the records: (B, 3, H, W) float32 in [0, 1]."""
-        for start in range(0, len(self.train.images), self.batch_size):
-            few = self.train.images[start : start + self.batch_size]
-            yield torch.stack([as_tensor(image) for image in few]).float() / 255
+    def test_dataloader(self) -> DataLoader[EvalBatch]:
+        """Return the test set, in the order of its records."""
+        return DataLoader(EvalDataset(self.test.images, self.batch_size), None, **self._loading())
 
-    def test_dataloader(self) -> list[DataLoader[EvalBatch]]:
-        """Return first some normals (the kept ones, else a few of training), then the test set."""
-        normal = self.normal if self.normal.records else Split._make(rows[:16] for rows in self.train)
-        sets = (EvalDataset(split, self.batch_size) for split in (normal, self.test))
-        return [DataLoader(batches, None, **self._loading()) for batches in sets]
+    def centring_images(self) -> np.ndarray:
+        """Return the (N, H, W, 3) uint8 normals kept for the threshold, or else a few of training."""
+        images: np.ndarray = self.normal.images if self.normal.records else self.train.images[:FEW_NORMALS]
+        return images
 
     def _loading(self) -> dict[str, Any]:
-        # Without a generator of its own a loader draws from torch's: each epoch, but only once if workers persist.
+        # Without a generator of its own a loader draws from torch's: each epoch, but only once if workers
+        # persist.
         own = torch.Generator()
         fast = {"persistent_workers": self.workers > 0, "pin_memory": torch.cuda.is_available()}
         return {"num_workers": self.workers, "generator": own, **fast}
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
+    # The signature is Lightning's.
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
         """Make [0, 1] float32 of the uint8 images, on the device: a quarter of the bytes travel."""
-        return batch._replace(**{k: v.float().div_(255) for k, v in batch._asdict().items() if k in ("image", "clean")})
+        changed = {
+            name: in_unit_range(batch._asdict()[name]) for name in ("image", "clean") if name in batch._fields
+        }
+        return batch._replace(**changed)

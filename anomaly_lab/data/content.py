@@ -14,21 +14,28 @@ CLOCK_STEP = 2_000_000_000  # nanoseconds; no file system's times are coarser
 
 def content_hashes(paths: Sequence[Path]) -> list[str]:
     """Return `content_hash` of each, by threads."""
-    parts = (paths[start : start + 32] for start in range(0, len(paths), 32))  # singly, handing over costs most
+    # Singly, handing over would cost most.
+    parts = (paths[start : start + 32] for start in range(0, len(paths), 32))
     with ThreadPoolExecutor() as pool:
-        return [digest for part in pool.map(lambda part: list(map(content_hash, part)), parts) for digest in part]
+        return [
+            digest for part in pool.map(lambda part: list(map(content_hash, part)), parts) for digest in part
+        ]
 
 
 def content_hash(path: Path) -> str:
-    """Return 32 hex digits of the file's bytes (BLAKE2b), or of the digests of all files of a folder of masks.
+    """Return 32 hex digits (BLAKE2b) of a file's bytes, or of the digests of all files of a folder of masks.
 
-    What was hashed before is not read again, unless it is another file, its size or a time is another, or too young to
-    tell. DataError: it cannot be read.
+    What was hashed before is not read again, unless it is another file, its size or a time is another, or too
+    young to tell.
+
+    Raises:
+        DataError: it cannot be read.
     """
     if path.is_dir() and (files := sorted(path.glob("[!.]*"))):
         return hashlib.blake2b("".join(map(content_hash, files)).encode(), digest_size=16).hexdigest()
     with named(path):
-        found, now = path.stat(), time.time_ns()
+        found = path.stat()
+        now = time.time_ns()
         young = now - max(found.st_mtime_ns, found.st_ctime_ns) <= CLOCK_STEP
         which = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         return _hashed(path, which, now if young else 0)

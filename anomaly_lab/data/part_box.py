@@ -1,4 +1,7 @@
-"""Find the part on a plain background, for ``data.crop=auto``: PRFF-AD's CropAndPad, whose boxes are unpublished."""
+"""Find the part on a plain background, for ``data.crop=auto``.
+
+It is PRFF-AD's CropAndPad, whose boxes are unpublished.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,51 +10,66 @@ import cv2
 import numpy as np
 
 from anomaly_lab.data.images import read_image
+from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import DataError
 
 FEW = 32  # photographs show well enough where the part lies
 
 
 def part_box(files: Sequence[Path], *, register: bool) -> tuple[float, float, float, float]:
-    """Return what `find_part` finds in training images evenly drawn from ``files``, each registered if asked for."""
+    """Return what `find_part` finds in training images evenly drawn from ``files``.
+
+    Each is registered if asked for.
+    """
     files = files[:: max(1, len(files) // FEW)]
     photographs = [read_image(file) for file in files]
     if register:
-        from anomaly_lab.data.registration import onto  # noqa: PLC0415 - few data sets need it
-
         pairs = zip(photographs, files, strict=True)
         photographs = [onto(photographs[0], photograph, None, file)[0] for photograph, file in pairs]
     return find_part(photographs)
 
 
 def find_part(images: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
-    """Return the part's (top, left, height, width) as fractions, from (h, w, 3) uint8 training images of one view.
+    """Return the part's (top, left, height, width) as fractions.
 
-    The part is the largest 8-connected component above Otsu's threshold of the images' mean difference to their
-    background. Its box grows by 5 % on each side, then to a square as far as the image has room. DataError: no part.
+    The part is the largest 8-connected component above Otsu's threshold of the images' mean difference to
+    their background. Its box grows by 5 % on each side, then to a square as far as the image has room.
+
+    Args:
+        images: (h, w, 3) uint8 training images of one view.
+
+    Raises:
+        DataError: there is no part.
     """
     height, width = images[0].shape[:2]
     mean = np.zeros((height, width), np.float32)
     for image in images:
         mean += cv2.resize(_difference(image), (width, height), interpolation=cv2.INTER_AREA) / len(images)
-    reach = 1 + 2 * (min(height, width) // 64)  # without the blur Otsu parts mere noise by up to 25 grey levels
+    # Without the blur Otsu parts mere noise by up to 25 grey levels.
+    reach = 1 + 2 * (min(height, width) // 64)
     mean = np.asarray(cv2.blur(mean, (reach, reach)))
     _, above = cv2.threshold(np.rint(mean).astype(np.uint8), 0, 1, cv2.THRESH_OTSU)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
     largest = int(stats[1:, cv2.CC_STAT_AREA].argmax()) + 1 if len(stats) > 1 else 0
     inside = labels == largest
     if not 0.01 < inside.mean() < 1 or mean[inside].mean() - mean[~inside].mean() < 6:
-        raise DataError("data.crop=auto: nothing stands out from the training images' background; set data.crop=null")
+        raise DataError(
+            "data.crop=auto: nothing stands out from the training images' background; set data.crop=null"
+        )
     box = stats[largest].astype(float)  # left, top, width, height, area
     side = 1.1 * max(box[2], box[3])
-    rows, columns = min(side, height), min(side, width)
+    rows = min(side, height)
+    columns = min(side, width)
     top = np.clip(box[1] + (box[3] - rows) / 2, 0, height - rows)
     left = np.clip(box[0] + (box[2] - columns) / 2, 0, width - columns)
     return float(top / height), float(left / width), float(rows / height), float(columns / width)
 
 
 def _difference(image: np.ndarray) -> np.ndarray:
-    """Return (h, w) float32: each pixel's largest difference to the background, the median of the border ring."""
+    """Return each pixel's largest difference to the background, (h, w) float32.
+
+    The background is the median of the border ring.
+    """
     ring = max(1, min(image.shape[:2]) // 32)
     inner = np.zeros(image.shape[:2], bool)
     inner[ring:-ring, ring:-ring] = True

@@ -10,8 +10,8 @@ from PIL.ImageFile import ImageFile
 def rare_values(image: ImageFile, data: bytes) -> np.ndarray:
     """Return (H, W) or (H, W, 3): uint16, int32 or float32 where the file is so wide, else uint8.
 
-    Transparency is blended over black, the value of padding: what lies beneath is whatever the editor left there.
-    ``image`` is the opened file of ``data``. Raises what PIL raises.
+    Transparency is blended over black, the value of padding: what lies beneath is whatever the editor left
+    there. ``image`` is the opened file of ``data``. Raises what PIL raises.
     """
     wide = re.search(r";16[BLN]", str(image.tile[:1]))
     image.load()
@@ -27,9 +27,12 @@ def rare_values(image: ImageFile, data: bytes) -> np.ndarray:
 
 
 def to_uint8(values: np.ndarray) -> np.ndarray:
-    """Scale integers of 0 to 65535 by 1 / 257, and floats of 0 to 1 by 255, to the nearest; ValueError beyond.
+    """Scale integers of 0 to 65535 by 1 / 257, and floats of 0 to 1 by 255, to the nearest.
 
     Never by an image's own range: a defect would change the brightness of everything around it.
+
+    Raises:
+        ValueError: a value lies beyond.
     """
     white = 1 if values.dtype.kind == "f" else 65535
     if not 0 <= values.min() <= values.max() <= white:

@@ -1,4 +1,4 @@
-"""The contract of a model of embeddings that is learned by a fit, not by gradients, and what its authors share."""
+"""The contract of a model of embeddings that is fitted, not trained by gradients, and what they share."""
 
 from abc import ABC, abstractmethod
 from typing import Self
@@ -10,9 +10,10 @@ WORKING_NUMBERS = 2**26  # float32 numbers that a chunk of work may hold at once
 
 
 class Estimator(nn.Module, ABC):
-    """Scores vectors by how unlike they are to those it was fitted to; float32 throughout, also under autocast.
+    """Scores vectors by how unlike they are to those it was fitted to.
 
-    What it learns lies in buffers whose names end in ``_``, empty until `fit` or a checkpoint fills them.
+    It computes in float32 throughout, also under autocast. What it learns lies in buffers whose names end in
+    ``_``, empty until `fit` or a checkpoint fills them.
     """
 
     @abstractmethod
@@ -25,12 +26,14 @@ class Estimator(nn.Module, ABC):
 
 
 def whitening(covariance: Tensor, ridge: float) -> Tensor:
-    """Return W (..., D, D), lower triangular, of (..., D, D) covariances C: W^T W is the inverse of C + ridge I.
+    """Return W (..., D, D), lower triangular, of (..., D, D) covariances C.
 
-    |W (x - mean)| is the Mahalanobis distance, and log det W the sum of the logarithms of W's diagonal.
+    W^T W is the inverse of C + ridge I, |W (x - mean)| is the Mahalanobis distance, and log det W the sum of
+    the logarithms of W's diagonal.
     """
     identity = torch.eye(covariance.shape[-1], device=covariance.device)
-    # float32 knows no eigenvalue to better than some 1e-7 of the trace; a smaller ridge would leave negative ones.
+    # float32 knows no eigenvalue to better than some 1e-7 of the trace; a smaller ridge would leave negative
+    # ones.
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(-1)
     floor = (1e-6 * trace).clamp(min=ridge)[..., None, None]
     root = torch.linalg.cholesky(covariance + floor * identity)

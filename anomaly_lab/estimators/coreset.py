@@ -7,17 +7,19 @@ from torch import Tensor
 
 from anomaly_lab.estimators.base import WORKING_NUMBERS
 
-CANDIDATES = 2048  # vectors that a block of choices looks at; few keep a choice cheap, many keep the blocks long
+# Vectors that a block of choices looks at; few keep a choice cheap, many keep the blocks long.
+CANDIDATES = 2048
 BLOCK = 1024  # choices that wait at most until all distances learn of them
 DIRECT = "donot_use_mm_for_euclid_dist"  # by differences: the products of close vectors cancel
 
 
 @torch.no_grad()
 def greedy_coreset(embedding: Tensor, count: int, projection: int | None, seed: int) -> Tensor:
-    """Return (count,) int64 rows, 1 or more, of the (N, D) vectors, as chosen: each the farthest from those before it.
+    """Return (count,) int64 rows of the (N, D) vectors, as chosen: each the farthest from those before it.
 
-    The first is drawn; of equally far ones the lowest row comes first; no row comes twice. Distances are measured after
-    a Gaussian random projection to ``projection`` dimensions where that is fewer. From N on, ``count`` means all rows.
+    The first is drawn; of equally far ones the lowest row comes first; no row comes twice. Distances are
+    measured after a Gaussian random projection to ``projection`` dimensions where that is fewer. ``count`` is
+    1 or more; from N on it means all rows.
     """
     if count >= len(embedding):
         return torch.arange(len(embedding), device=embedding.device)
@@ -28,28 +30,35 @@ def greedy_coreset(embedding: Tensor, count: int, projection: int | None, seed: 
         if projection is not None and projection < points.shape[1]:
             directions = torch.randn(points.shape[1], projection, generator=generator) / math.sqrt(projection)
             points = points @ directions.to(points.device)
-        chosen = _traverse(points, first, count, torch.float32) or _traverse(points, first, count, torch.float64)
+        chosen = _traverse(points, first, count, torch.float32) or _traverse(
+            points, first, count, torch.float64
+        )
     return torch.tensor(chosen, device=embedding.device)
 
 
 def _traverse(points: Tensor, first: int, count: int, dtype: torch.dtype) -> list[int]:
-    """Return the rows of the farthest-first traversal, or none where products in ``dtype`` are too coarse for it.
+    """Return the rows of the farthest-first traversal, or none where products in ``dtype`` are too coarse.
 
-    Distances only fall as centres come, so those to the centres applied so far bound the true ones. A block of choices
-    therefore needs only the vectors of the largest bounds, while the farthest of them is beyond all other bounds.
+    Distances only fall as centres come, so those to the centres applied so far bound the true ones. A block
+    of choices therefore needs only the vectors of the largest bounds, while the farthest of them is beyond
+    all other bounds.
     """
     mean = points.mean(dim=0)
-    squared = torch.full((len(points),), torch.inf, dtype=dtype, device=points.device)  # to the nearest centre
+    # Squared distances to the nearest centre.
+    squared = torch.full((len(points),), torch.inf, dtype=dtype, device=points.device)
     _apply(points, mean, [first], squared)
     unseen = 32 * torch.finfo(dtype).eps * squared.max().item()  # no vector's products are rounded by more
-    chosen, size = [first], CANDIDATES
+    chosen = [first]
+    size = CANDIDATES
     while len(chosen) < count:
         limit = squared.topk(min(size, len(points)), sorted=False).values.min()
         inside = (squared >= limit) & squared.isfinite()
         rows = inside.nonzero().flatten()  # ascending, so that the first of equals is the lowest row
-        candidates = points[rows].double()  # in float32 the rounding would swap some of thousands of close distances
+        # In float32 the rounding would swap some of thousands of close distances.
+        candidates = points[rows].double()
         distance = _distance(candidates, points[chosen].double())
-        error = 4 * (distance.square() - squared[rows]).abs().max().item()  # also seen, since TF32 rounds more
+        # The error is also measured, since TF32 rounds more.
+        error = 4 * (distance.square() - squared[rows]).abs().max().item()
         if dtype == torch.float32 and error > 1e-3 * distance.max().item() ** 2:
             return []
         outside = squared.masked_fill(inside, -torch.inf).max().item()
@@ -78,7 +87,10 @@ def _distance(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def _choose(points: Tensor, distance: Tensor, ceiling: float, most: int) -> list[int]:
-    """Return up to ``most`` rows of the (B, D) points, farthest first, each beyond ``ceiling``; eats the distances."""
+    """Return up to ``most`` rows of the (B, D) points, farthest first, each beyond ``ceiling``.
+
+    It eats the distances.
+    """
     chosen: list[int] = []
     while len(chosen) < most:
         farthest = int(distance.argmax())  # the first of equals
@@ -95,7 +107,10 @@ def _choose(points: Tensor, distance: Tensor, ceiling: float, most: int) -> list
 
 
 def _apply(points: Tensor, mean: Tensor, centres: list[int], squared: Tensor) -> None:
-    """Lower the squared distances to those to new centres, in place, by matrix products; a centre has -inf."""
+    """Lower the squared distances to those to new centres, in place, by matrix products.
+
+    A centre has -inf.
+    """
     if not centres:
         return
     rows = torch.tensor(centres, device=points.device)

@@ -11,9 +11,9 @@ from anomaly_lab.estimators.base import WORKING_NUMBERS, Estimator, whitening
 
 @final
 class PositionGaussian(Estimator):
-    """Mahalanobis distances, each patch to the Gaussian of its position; ``ridge`` is the paper's epsilon, 0.01.
+    """Mahalanobis distances, each patch to the Gaussian of its position.
 
-    It is at least 1e-6 of a covariance's trace, which float32 needs.
+    ``ridge`` is the paper's epsilon, 0.01. It is at least 1e-6 of a covariance's trace, which float32 needs.
     """
 
     mean_: Tensor  # (P, D) float32
@@ -22,7 +22,9 @@ class PositionGaussian(Estimator):
     def __init__(self, ridge: float) -> None:
         super().__init__()
         if ridge <= 0:
-            raise ConfigError(f"model.estimator.ridge: must be above 0, not {ridge}; a constant position needs it")
+            raise ConfigError(
+                f"model.estimator.ridge: must be above 0, not {ridge}; a constant position needs it"
+            )
         self.ridge = ridge
         self.register_buffer("mean_", torch.empty(0))
         self.register_buffer("precision_", torch.empty(0))

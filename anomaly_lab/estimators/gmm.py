@@ -25,16 +25,17 @@ class Mixture(NamedTuple):
 
     weights: Tensor  # (K,), they sum to 1; 0 for an empty component, which then never wins a vector back
     means: Tensor  # (K, D)
-    precision: Tensor  # (K, D, D) full: W with W^T W the inverse covariance; (K, D) diagonal: 1 / standard deviation
+    # (K, D, D) full: W with W^T W the inverse covariance; (K, D) diagonal: 1 / standard deviation
+    precision: Tensor
 
 
 @final
 class GaussianMixture(Estimator):
     """K Gaussians with ``full`` or ``diagonal`` covariances; ``auto``: full above 10 vectors per dimension.
 
-    The best by likelihood of ``restarts`` from k-means++; each ends after ``iterations`` or as soon as the mean
-    log-likelihood gains less than ``tolerance``. ``ridge`` is added to every variance; to a full one at least
-    1e-6 of its trace, which float32 needs. One full component is the Mahalanobis detector.
+    The best by likelihood of ``restarts`` from k-means++; each ends after ``iterations`` or as soon as the
+    mean log-likelihood gains less than ``tolerance``. ``ridge`` is added to every variance; to a full one at
+    least 1e-6 of its trace, which float32 needs. One full component is the Mahalanobis detector.
     """
 
     weights_: Tensor
@@ -56,9 +57,16 @@ class GaussianMixture(Estimator):
             if value < 1:
                 raise ConfigError(f"model.estimator.{key}: must be at least 1, not {value}")
         if ridge <= 0:
-            raise ConfigError(f"model.estimator.ridge: must be above 0, not {ridge}; a constant feature needs it")
-        self.components, self.covariance, self.ridge = components, covariance, ridge
-        self.restarts, self.iterations, self.tolerance, self.seed = restarts, iterations, tolerance, seed
+            raise ConfigError(
+                f"model.estimator.ridge: must be above 0, not {ridge}; a constant feature needs it"
+            )
+        self.components = components
+        self.covariance = covariance
+        self.ridge = ridge
+        self.restarts = restarts
+        self.iterations = iterations
+        self.tolerance = tolerance
+        self.seed = seed
         for name in ("weights_", "means_", "precision_"):
             self.register_buffer(name, torch.empty(0))
 
@@ -70,7 +78,9 @@ class GaussianMixture(Estimator):
         components = min(self.components, count)
         if components < self.components:
             log.warning(
-                "model.estimator.components: %d, but there are %d vectors: all are taken", self.components, count
+                "model.estimator.components: %d, but there are %d vectors: all are taken",
+                self.components,
+                count,
             )
         form = self.covariance
         if form == "auto":
@@ -78,7 +88,9 @@ class GaussianMixture(Estimator):
         generator = Generator().manual_seed(self.seed)  # on the CPU, so that every device draws alike
         with torch.autocast(vectors.device.type, enabled=False):
             starts = (k_means(vectors, components, generator) for _ in range(self.restarts))
-            tried = (self._climb(vectors, maximise(vectors, start, form, self.ridge), form) for start in starts)
+            tried = (
+                self._climb(vectors, maximise(vectors, start, form, self.ridge), form) for start in starts
+            )
             _, (self.weights_, self.means_, self.precision_) = max(tried, key=lambda pair: pair[0])
         return self
 
@@ -103,7 +115,10 @@ class GaussianMixture(Estimator):
 
 
 def log_joint(vectors: Tensor, mixture: Mixture) -> Tensor:
-    """Return log(weight_k N(x; mean_k, covariance_k)), (N, K), of (N, D) vectors; -inf where the weight is 0."""
+    """Return log(weight_k N(x; mean_k, covariance_k)), (N, K), of (N, D) vectors.
+
+    It is -inf where the weight is 0.
+    """
     scores = []
     for weight, mean, precision in zip(*mixture, strict=True):
         centred = vectors - mean
@@ -114,7 +129,10 @@ def log_joint(vectors: Tensor, mixture: Mixture) -> Tensor:
 
 
 def maximise(vectors: Tensor, shares: Tensor, form: Form, ridge: float) -> Mixture:
-    """Return the mixture of the greatest likelihood for (N, D) vectors of which (N, K) shares belong to components."""
+    """Return the mixture of the greatest likelihood for (N, D) vectors.
+
+    The (N, K) shares of them belong to the components.
+    """
     mass = shares.sum(dim=0)
     shares = shares / mass.clamp(min=TINY)
     means = shares.T @ vectors
@@ -129,9 +147,13 @@ def maximise(vectors: Tensor, shares: Tensor, form: Form, ridge: float) -> Mixtu
 
 
 def k_means(vectors: Tensor, components: int, generator: Generator) -> Tensor:
-    """Return (N, K) float32 one-hot shares after k-means++ (Arthur, Vassilvitskii, 2007) and some steps of Lloyd."""
+    """Return (N, K) float32 one-hot shares after k-means++ and some steps of Lloyd.
+
+    k-means++: Arthur, Vassilvitskii, 2007.
+    """
     row = int(torch.randint(len(vectors), (1,), generator=generator))
-    centres, closest = vectors[row : row + 1], torch.full_like(vectors[:, 0], torch.inf)
+    centres = vectors[row : row + 1]
+    closest = torch.full_like(vectors[:, 0], torch.inf)
     while len(centres) < components:
         closest = torch.minimum(closest, (vectors - centres[-1]).square().sum(dim=1))
         row = int(torch.multinomial(closest.clamp(min=TINY).cpu(), 1, generator=generator))

@@ -24,7 +24,8 @@ class Standardizer(nn.Module):
     def fit(self, embedding: Tensor) -> Self:
         """Measure the (N, D) vectors, the standard deviation over N."""
         std, self.mean_ = torch.std_mean(embedding.detach().float(), dim=0, correction=0)
-        # A constant feature's spread is 0 or rounding noise: dividing by it gives NaN, or makes the noise loud.
+        # A constant feature's spread is 0 or rounding noise: dividing by it gives NaN, or makes the noise
+        # loud.
         self.std_ = torch.where(std > 1e-6 * std.max(), std, 1.0)
         return self
 
@@ -35,7 +36,10 @@ class Standardizer(nn.Module):
 
 @final
 class Pca(nn.Module):
-    """Projects on the fewest principal components that explain at least ``variance`` of it, a share in (0, 1]."""
+    """Projects on the fewest principal components that explain enough of the variance.
+
+    That is at least ``variance``, a share in (0, 1].
+    """
 
     mean_: Tensor  # (D,) float32
     components_: Tensor  # (K, D) float32, orthonormal rows, largest variance first
@@ -46,7 +50,8 @@ class Pca(nn.Module):
             raise ConfigError(f"model.reduction.variance: must be above 0 and at most 1, not {variance}")
         if max_components < 1:
             raise ConfigError(f"model.reduction.max_components: must be at least 1, not {max_components}")
-        self.variance, self.max_components = variance, max_components
+        self.variance = variance
+        self.max_components = max_components
         self.register_buffer("mean_", torch.empty(0))
         self.register_buffer("components_", torch.empty(0))
 

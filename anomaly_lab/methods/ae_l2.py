@@ -1,4 +1,7 @@
-"""CPCAE-kNN's baseline "AE-L2": its autoencoder, scored by the error (Saeedi, Giusti, VISAPP 2022, section 4.4)."""
+"""CPCAE-kNN's baseline "AE-L2": its autoencoder, scored by the error.
+
+Saeedi, Giusti, VISAPP 2022, section 4.4.
+"""
 
 from typing import Any, final
 
@@ -6,8 +9,8 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.layers.patch_autoencoder import PatchAutoencoder
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.nn.patch_autoencoder import PatchAutoencoder
 from anomaly_lab.types import Prediction, TrainBatch
 
 
@@ -19,19 +22,21 @@ class AutoencoderL2(AnomalyMethod):
         super().__init__()
         if learning_rate <= 0:
             raise ConfigError(f"model.learning_rate: {learning_rate}; give a rate above 0")
-        self.autoencoder, self.learning_rate = autoencoder, learning_rate
+        self.autoencoder = autoencoder
+        self.learning_rate = learning_rate
 
     def forward(self, image: Tensor) -> Prediction:
         """Return the squared error, summed over colours, and its sum as the score."""
         anomaly_map = (image.float() - self.autoencoder.reconstruct(image)).square().sum(dim=1)
         return Prediction(anomaly_map, anomaly_map.sum((1, 2)))
 
-    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
+    # The signature is Lightning's.
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Return the loss of patches drawn from normal images."""
         return self.autoencoder.loss(batch.clean)
 
     def configure_optimizers(self) -> Any:
-        """Adam at a constant rate; the paper names no optimiser (GAP 3.4)."""
+        """Adam at a constant rate; the paper names no optimiser (docs/methods/cpcae_knn.md, note 3)."""
         return torch.optim.Adam(self.parameters(), self.learning_rate)
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:

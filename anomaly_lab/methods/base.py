@@ -1,14 +1,14 @@
 """The contract of a detector."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import lightning as L
 import torch
 from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.types import EvalBatch, Prediction, TrainBatch
+from anomaly_lab.types import EvalBatch, Prediction, TrainBatch, Training
 
 
 @runtime_checkable
@@ -22,14 +22,22 @@ class Sized(Protocol):
 class AnomalyMethod(L.LightningModule, ABC):
     """A whole detector: it trains on `TrainBatch` and says a `Prediction` of images.
 
-    What is learned by a fit instead of by gradients lies in buffers whose names end in ``_``.
+    It is told of its training by `tell`, and asks neither the trainer nor the data. What is learned by a fit
+    instead of by gradients lies in buffers whose names end in ``_``.
+
+    Attributes:
+        localises: False: the map means nothing, so no pixel metric is computed.
+        printed: a name that the paper prints a metric under, and the metric that it is.
+        pseudo: True: it learns from pseudo anomalies, else from normal images alone.
+        stride: the sides of an image must be multiples of this.
+        plan: of the training; there once `tell` was called.
     """
 
-    localises: ClassVar[bool] = True  # False: the map means nothing, so no pixel metric is computed
-    printed: ClassVar[dict[str, str]] = {}  # a name that the paper prints a metric under, and the metric that it is
-    pseudo: ClassVar[bool] = False  # True: it learns from pseudo anomalies, else from normal images alone
-    stride: int = 1  # the sides of an image must be multiples of this
-    steps: int = 0  # of the optimizer in the whole training; the run sets it before it fits
+    localises: ClassVar[bool] = True
+    printed: ClassVar[dict[str, str]] = {}
+    pseudo: ClassVar[bool] = False
+    stride: int = 1
+    plan: Training
 
     @abstractmethod
     def forward(self, image: Tensor) -> Prediction:
@@ -39,21 +47,36 @@ class AnomalyMethod(L.LightningModule, ABC):
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor | None:
         """Return the loss, or None where nothing is learned by gradients."""
 
+    @final
+    def tell(self, training: Training) -> None:
+        """Say, before a fit, what the training will be. ConfigError: this method cannot be trained so."""
+        self.check_training(training)
+        self.plan = training
+
+    def check_training(self, training: Training) -> None:
+        """Raise ConfigError unless the method can be trained so; most can be in any way."""
+
     def check_size(self, height: int, width: int) -> None:
-        """Raise ConfigError unless images of this size fit; two strides leave a batch norm more than one value."""
+        """Raise ConfigError unless images of this size fit.
+
+        Two strides leave a batch norm more than one value.
+        """
         if height % self.stride or width % self.stride or min(height, width) < 2 * self.stride > 2:
             wanted = f"multiples of {self.stride} from {2 * self.stride} on"
-            raise ConfigError(f"data.image_size: {type(self).__name__} takes {wanted}, not {height} x {width}")
+            raise ConfigError(
+                f"data.image_size: {type(self).__name__} takes {wanted}, not {height} x {width}"
+            )
         for part in self.children():
             if isinstance(part, Sized):
                 part.check_size(height, width)
 
-    def test_step(self, batch: EvalBatch, batch_idx: int, dataloader_idx: int = 0) -> Any:  # noqa: ARG002
+    def test_step(self, batch: EvalBatch, batch_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
         """Hand the `Prediction` to the callbacks."""
         return self(batch.image)
 
-    def panels(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - most methods have no picture to add
-        """Return further panels for the overlays of a run, by name: (B, 3, H, W) pictures or (B, H, W) maps."""
+    # Most methods have no picture to add.
+    def panels(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return further panels for a run's overlays, by name: (B, 3, H, W) pictures or (B, H, W) maps."""
         return {}
 
     def embed(self, image: Tensor) -> Tensor | None:  # noqa: ARG002 - most methods score no vector

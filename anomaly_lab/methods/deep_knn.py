@@ -1,13 +1,18 @@
-"""Deep features and an estimator: CPCAE-kNN's baseline "Deep feature" (Saeedi, Giusti, VISAPP 2022, section 4.4)."""
+"""Deep features and an estimator: CPCAE-kNN's baseline "Deep feature".
 
-from typing import final
+Saeedi, Giusti, VISAPP 2022, section 4.4.
+"""
+
+from typing import Annotated, final
 
 from torch import Tensor
 
-from anomaly_lab.backbones import FeatureExtractor
+from anomaly_lab.backbones.cache import Cache
+from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.estimators.base import Estimator
 from anomaly_lab.estimators.reduce import Standardizer
 from anomaly_lab.methods.fitted import VectorMethod
+from anomaly_lab.types import SAME_RUN
 
 
 @final
@@ -18,11 +23,14 @@ class DeepKnn(VectorMethod):
 
     Args:
         backbone: pools; the vectors of several layers are joined.
+        cache: where they are kept.
         estimator: scores the standardised (B, D) vectors.
     """
 
-    def __init__(self, backbone: FeatureExtractor, estimator: Estimator) -> None:
-        super().__init__(backbone, estimator)
+    def __init__(
+        self, backbone: FeatureExtractor, cache: Annotated[Cache, SAME_RUN], estimator: Estimator
+    ) -> None:
+        super().__init__(backbone, cache, estimator)
         self.standardizer = Standardizer()
 
     def embed(self, image: Tensor) -> Tensor:

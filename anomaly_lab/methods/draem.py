@@ -1,4 +1,7 @@
-"""DRAEM: Zavrtanik, Kristan, Skočaj, "DRAEM - a discriminatively trained reconstruction embedding", ICCV 2021."""
+"""DRAEM: Zavrtanik, Kristan, Skočaj, ICCV 2021.
+
+"DRAEM - a discriminatively trained reconstruction embedding".
+"""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,11 +11,11 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.layers.losses import draem_loss
+from anomaly_lab.layers.schedules import check_schedule, stepped_adam
+from anomaly_lab.layers.scorer import Scorer
+from anomaly_lab.layers.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.nn.losses import draem_loss
-from anomaly_lab.nn.schedules import check_schedule, stepped_adam
-from anomaly_lab.nn.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
-from anomaly_lab.scoring import Scorer
 from anomaly_lab.types import Prediction, TrainBatch
 
 
@@ -31,7 +34,8 @@ class Draem(AnomalyMethod):
         milestones: shares of all steps after which the rate is multiplied by ``gamma``.
     """
 
-    pseudo, stride = True, 32
+    pseudo = True
+    stride = 32
 
     def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
         self,
@@ -56,20 +60,28 @@ class Draem(AnomalyMethod):
         self.discriminative = DiscriminativeNetwork(6, discriminative_width)
         self.layout = fast_layout(reconstructive_width)
         self.apply(initialise).to(memory_format=self.layout)
-        self.loss = partial(draem_loss, ssim_weight=ssim_weight, ssim_range=ssim_range, focal_gamma=focal_gamma)
-        self.learning_rate, self.warmup, self.milestones, self.gamma = learning_rate, warmup, milestones, gamma
+        self.loss = partial(
+            draem_loss, ssim_weight=ssim_weight, ssim_range=ssim_range, focal_gamma=focal_gamma
+        )
+        self.learning_rate = learning_rate
+        self.warmup = warmup
+        self.milestones = milestones
+        self.gamma = gamma
         self.scorer = scorer
 
     def forward(self, image: Tensor) -> Prediction:
-        """Score by the U-Net's probability of being anomalous (methods 1.4)."""
+        """Score by the U-Net's probability of being anomalous (docs/methods/draem.md, note 11)."""
         return self.scorer(self._reconstruct_and_compare(image)[1])
 
-    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002 - Lightning's signature
-        """Train both networks together; the segmentation loss reaches the reconstruction, too (methods 1.2)."""
+    # The signature is Lightning's.
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
+        """Train both networks together; the focal loss reaches the reconstruction, too (draem.md, note 8)."""
         reconstruction, probability = self._reconstruct_and_compare(batch.image)
         losses = self.loss(reconstruction, probability, batch)
         total = torch.stack(list(losses.values())).sum()
-        self.log_dict({"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}})
+        self.log_dict(
+            {"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}}
+        )
         return total
 
     def _reconstruct_and_compare(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,6 +95,9 @@ class Draem(AnomalyMethod):
         return {"reconstruction": self.reconstructive(image)[0]}
 
     def configure_optimizers(self) -> Any:
-        """Adam with a stepped rate; milestones are shares of all steps, so any length of training keeps the shape."""
+        """Adam with a stepped rate.
+
+        Milestones are shares of all steps, so any length of training keeps the shape.
+        """
         groups = [{"params": list(self.parameters()), "lr": self.learning_rate}]
-        return stepped_adam(groups, self.steps, self.warmup, self.milestones, self.gamma)
+        return stepped_adam(groups, self.plan.steps, self.warmup, self.milestones, self.gamma)

@@ -1,16 +1,18 @@
 """What methods share that learn in one pass over the training images, without gradients."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from anomaly_lab.backbones import FeatureExtractor
+from anomaly_lab.backbones.cache import Cache
+from anomaly_lab.backbones.cached import CachedExtractor
+from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.base import Estimator
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.types import Prediction, TrainBatch
+from anomaly_lab.types import SAME_RUN, Prediction, TrainBatch, Training
 
 
 class FittedMethod(AnomalyMethod, ABC):
@@ -29,15 +31,16 @@ class FittedMethod(AnomalyMethod, ABC):
     def fit(self, collected: Tensor) -> None:
         """Learn from what was kept of all N training images: (N, ...)."""
 
-    def on_train_start(self) -> None:
+    def check_training(self, training: Training) -> None:
         """Raise ConfigError unless each training image comes exactly once."""
-        if self.trainer.max_epochs != 1 or self.trainer.datamodule.sampling != "shuffle":  # type: ignore[attr-defined]
+        if training.epochs != 1 or not training.each_once:
             given = "this method sees each training image once"
             raise ConfigError(
                 f"trainer.max_epochs, data.sampling: {given}; give trainer.max_epochs=1 data.sampling=shuffle"
             )
 
-    def training_step(self, batch: TrainBatch, batch_idx: int) -> None:  # noqa: ARG002 - Lightning's signature
+    # The signature is Lightning's.
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> None:  # noqa: ARG002
         """Collect."""
         with torch.no_grad():
             self.seen.append(self.collect(batch.clean))
@@ -58,14 +61,19 @@ class VectorMethod(FittedMethod, ABC):
 
     Args:
         backbone: pools; the vectors of several layers are joined.
+        cache: where the vectors of the layers are kept.
         estimator: scores what `embed` returns.
     """
 
     localises: ClassVar[bool] = False
 
-    def __init__(self, backbone: FeatureExtractor, estimator: Estimator) -> None:
+    def __init__(
+        self, backbone: FeatureExtractor, cache: Annotated[Cache, SAME_RUN], estimator: Estimator
+    ) -> None:
         super().__init__()
-        self.backbone, self.estimator = backbone.vectors(), estimator
+        self.backbone = backbone.vectors()
+        self.features = CachedExtractor(backbone, cache)
+        self.estimator = estimator
 
     @abstractmethod
     def embed(self, image: Tensor) -> Tensor:
@@ -83,4 +91,4 @@ class VectorMethod(FittedMethod, ABC):
 
     def collect(self, image: Tensor) -> Tensor:
         """Return the joined vectors of all layers, (B, D) float32."""
-        return torch.cat(self.backbone(image), dim=1)
+        return torch.cat(self.features(image), dim=1)

@@ -1,4 +1,7 @@
-"""Nearest training image: the control that any method must beat (Saeedi, Giusti, VISAPP 2022, baseline "NN")."""
+"""Nearest training image: the control that any method must beat.
+
+Saeedi, Giusti, VISAPP 2022, baseline "NN".
+"""
 
 from typing import final
 
@@ -11,7 +14,10 @@ from anomaly_lab.types import Prediction
 
 @final
 class Nearest(FittedMethod):
-    """Scores an image by its Euclidean distance, over all pixels, to the nearest training image (methods 3.4)."""
+    """Scores an image by its Euclidean distance, over all pixels, to the nearest training image.
+
+    What the paper leaves open: docs/methods/nearest.md, notes 1 to 3.
+    """
 
     bank_: Tensor  # (N, 3, H, W) float32, the training images
 
@@ -20,8 +26,12 @@ class Nearest(FittedMethod):
         self.register_buffer("bank_", torch.empty(0))
 
     def forward(self, image: Tensor) -> Prediction:
-        """Return the distance; the map is the squared difference to the nearest image, summed over colours."""
-        # The faster matrix product loses digits in the difference of two close images, and with them the nearest one.
+        """Return the map and the distance.
+
+        The map is the squared difference to the nearest image, summed over colours.
+        """
+        # The faster matrix product loses digits in the difference of two close images, and with them the
+        # nearest one.
         direct = "donot_use_mm_for_euclid_dist"
         distance = torch.cdist(image.float().flatten(1), self.bank_.flatten(1), compute_mode=direct)
         nearest = self.bank_[distance.argmin(dim=1)]

@@ -1,4 +1,7 @@
-"""PaDiM: a Gaussian for each position (Defard, Setkov, Loesch, Audigier, ICPR 2020 workshops, arXiv 2011.08785)."""
+"""PaDiM: a Gaussian for each position.
+
+Defard, Setkov, Loesch, Audigier, ICPR 2020 workshops, arXiv 2011.08785.
+"""
 
 from typing import Annotated, final
 
@@ -6,23 +9,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from anomaly_lab.backbones import FeatureExtractor
+from anomaly_lab.backbones.cache import Cache
+from anomaly_lab.backbones.cached import CachedExtractor
+from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.gaussian import PositionGaussian
+from anomaly_lab.layers.maps import enlarged
 from anomaly_lab.methods.fitted import FittedMethod
-from anomaly_lab.nn.maps import enlarged
-from anomaly_lab.types import EVALUATION_ONLY, Prediction
+from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, Prediction
 
 
 @final
 class Padim(FittedMethod):
-    """Scores each position by its Mahalanobis distance to the training images' features there (section 3).
+    """Scores each position by its Mahalanobis distance to the training images' features there (section III).
 
     Args:
-        backbone: maps; the coarser ones are enlarged to the first one's size, by the nearest value (section 3.1).
-        channels: kept of all, drawn by ``seed``; the paper: 100 for ResNet18, 550 for Wide ResNet-50 (section 3.3).
+        backbone: maps; the coarser ones are enlarged to the first one's size, by the nearest value (section
+            III-A).
+        cache: where features are kept.
+        channels: kept of all, drawn by ``seed``; the paper: 100 for ResNet18, 550 for Wide ResNet-50
+            (section V-B).
         estimator: the Gaussians.
-        sigma: of the Gaussian that smooths the map, in pixels of the image; the paper's code: 4.
+        sigma: of the Gaussian that smooths the map, in pixels of the image; the paper: 4 (section IV-B).
         seed: draws the channels.
     """
 
@@ -31,6 +39,7 @@ class Padim(FittedMethod):
     def __init__(
         self,
         backbone: FeatureExtractor,
+        cache: Annotated[Cache, SAME_RUN],
         channels: int,
         estimator: PositionGaussian,
         sigma: Annotated[float, EVALUATION_ONLY],
@@ -42,7 +51,10 @@ class Padim(FittedMethod):
             raise ConfigError(f"model.channels: {channels}; the layers have {total}, give 1 to {total}")
         if sigma < 0:
             raise ConfigError(f"model.sigma: {sigma}; give 0 or more")
-        self.backbone, self.estimator, self.sigma = backbone.maps(), estimator, sigma
+        self.backbone = backbone.maps()
+        self.features = CachedExtractor(backbone, cache)
+        self.estimator = estimator
+        self.sigma = sigma
         drawn = torch.randperm(total, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
         self.register_buffer("channels_", drawn[:channels].sort().values)
 
@@ -60,7 +72,7 @@ class Padim(FittedMethod):
 
     def collect(self, image: Tensor) -> Tensor:
         """Return the drawn channels at each position of the first layer: (B, h, w, D) float32."""
-        first, *others = self.backbone(image)
+        first, *others = self.features(image)
         levels = [first, *(interpolate(level, first.shape[2:], mode="nearest") for level in others)]
         return torch.cat(levels, dim=1)[:, self.channels_].permute(0, 2, 3, 1).contiguous()
 

@@ -7,24 +7,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
-from anomaly_lab.backbones import FeatureExtractor
-from anomaly_lab.cache import digest
+from anomaly_lab.backbones.cache import Cache, digest
+from anomaly_lab.backbones.cached import CachedExtractor
+from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.coreset import greedy_coreset
 from anomaly_lab.estimators.knn import nearest
+from anomaly_lab.layers.maps import enlarged
 from anomaly_lab.methods.fitted import FittedMethod
-from anomaly_lab.nn.maps import enlarged
-from anomaly_lab.types import EVALUATION_ONLY, Prediction
+from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, Prediction
 
 log = logging.getLogger(__name__)
 
 
 @final
 class PatchCore(FittedMethod):
-    """Scores each patch by its distance to the nearest of the coreset, the image by its worst patch, re-weighted.
+    """Scores a patch by its distance to the nearest of the coreset, an image by its worst patch, re-weighted.
 
     Args:
-        backbone: maps; each is averaged over 3 x 3 (section 3.1, p = 3), the coarser ones are enlarged, bilinear.
+        backbone: maps; each is averaged over 3 x 3 (section 3.1, p = 3), the coarser ones are enlarged,
+            bilinear.
+        cache: where features and chosen coresets are kept.
         coreset: share of all training patches that is kept, chosen greedily (section 3.2, algorithm 1).
         projection: dimensions of the random projection that the choice is made in; null makes none.
         neighbors: b of equation 7, which weighs the image's score; 1 leaves it as it is.
@@ -34,9 +37,10 @@ class PatchCore(FittedMethod):
 
     bank_: Tensor  # (M, D) float32
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
         self,
         backbone: FeatureExtractor,
+        cache: Annotated[Cache, SAME_RUN],
         coreset: float,
         projection: int | None,
         neighbors: Annotated[int, EVALUATION_ONLY],
@@ -46,11 +50,22 @@ class PatchCore(FittedMethod):
         super().__init__()
         if not 0 < coreset <= 1:
             raise ConfigError(f"model.coreset: {coreset} is no share; give a number above 0, at most 1")
-        for key, value, least in (("neighbors", neighbors, 1), ("sigma", sigma, 0), ("projection", projection or 1, 1)):
+        for key, value, least in (
+            ("neighbors", neighbors, 1),
+            ("sigma", sigma, 0),
+            ("projection", projection or 1, 1),
+        ):
             if value < least:
                 raise ConfigError(f"model.{key}: {value}; give at least {least}")
-        self.backbone, self.coreset, self.projection = backbone.maps(), coreset, projection
-        self.neighbors, self.sigma, self.seed, self.capped = neighbors, sigma, seed, False
+        self.backbone = backbone.maps()
+        self.features = CachedExtractor(backbone, cache)
+        self.cache = cache
+        self.coreset = coreset
+        self.projection = projection
+        self.neighbors = neighbors
+        self.sigma = sigma
+        self.seed = seed
+        self.capped = False
         self.register_buffer("bank_", torch.empty(0))
 
     def setup(self, stage: str) -> None:
@@ -59,7 +74,7 @@ class PatchCore(FittedMethod):
             self.backbone.load_pretrained()
 
     def forward(self, image: Tensor) -> Prediction:
-        """Return the enlarged, smoothed distances of the patches, and the re-weighted largest distance as the score."""
+        """Return the patches' distances, enlarged, smoothed, and the largest, re-weighted, as the score."""
         patches = self.collect(image)
         batch, height, width, channels = patches.shape
         flat = patches.view(batch, height * width, channels)
@@ -73,7 +88,8 @@ class PatchCore(FittedMethod):
     def _weight(self, patch: Tensor, row: Tensor) -> Tensor:
         """Return 1 - softmax over the neighbours of the nearest patch, as equation 7 has it: (B,) float32.
 
-        A patch far from all of a dense region gets more weight than one beside a lonely patch of the bank.
+        It is least, 1 - 1 / b, where all b neighbours are about equally far from the patch, as in a dense
+        region of the bank. It nears 1 where the nearest one is lonely: the others are much farther away.
         """
         count = min(self.neighbors, len(self.bank_))
         if count < self.neighbors and not self.capped:
@@ -81,14 +97,15 @@ class PatchCore(FittedMethod):
             log.warning("model.neighbors: %d, but the coreset has %d: all are taken", self.neighbors, count)
         if count == 1:
             return torch.ones_like(patch[:, 0])
-        around = self.bank_[nearest(self.bank_[row], self.bank_, count)[1]]  # (B, b, D), the nearest itself among them
+        # (B, b, D), the nearest itself among them.
+        around = self.bank_[nearest(self.bank_[row], self.bank_, count)[1]]
         distance = torch.linalg.vector_norm(patch[:, None] - around, dim=2)
         own = torch.linalg.vector_norm(patch - self.bank_[row], dim=1)
         return 1 - torch.exp(own - torch.logsumexp(distance, dim=1))
 
     def collect(self, image: Tensor) -> Tensor:
         """Return the patch features of all layers at each position of the first: (B, h, w, D) float32."""
-        first, *others = [avg_pool2d(level, 3, stride=1, padding=1) for level in self.backbone(image)]
+        first, *others = [avg_pool2d(level, 3, stride=1, padding=1) for level in self.features(image)]
         enlarging = (interpolate(level, first.shape[2:], mode="bilinear") for level in others)
         return torch.cat([first, *enlarging], dim=1).permute(0, 2, 3, 1).contiguous()
 
@@ -98,5 +115,5 @@ class PatchCore(FittedMethod):
         count = max(1, round(self.coreset * len(patches)))
         log.info("coreset: %d of %d patches", count, len(patches))
         key = digest("coreset", patches, count, self.projection, self.seed)
-        rows = self.backbone.cache.tensor(key, lambda: greedy_coreset(patches, count, self.projection, self.seed))
+        rows = self.cache.tensor(key, lambda: greedy_coreset(patches, count, self.projection, self.seed))
         self.bank_ = patches[rows.to(patches.device)]

@@ -11,10 +11,13 @@ from anomaly_lab.types import Prediction
 
 @final
 class Variation(FittedMethod):
-    """Scores how many standard deviations each pixel lies from its mean over the training images (methods 3.4).
+    """Scores how many standard deviations each pixel lies from its mean over the training images.
+
+    What the paper leaves open: docs/methods/variation.md, notes 1 to 3.
 
     Args:
-        std_floor: the least standard deviation, on the [0, 1] scale; constant pixels would blow up without it.
+        std_floor: the least standard deviation, on the [0, 1] scale; constant pixels would blow up without
+            it.
     """
 
     mean_: Tensor  # (3, H, W) float32

@@ -1,8 +1,9 @@
 """The ten augmenters of DRAEM's texture: pure functions of (image, rng), (H, W, 3) uint8 RGB to the same.
 
-The parameters are the authors', with the defaults of their library imgaug (methods 1.2). It took their BGR images for
-RGB, so ``brightness`` and ``hue_saturation`` saw red and blue swapped; here images are RGB. From albumentations come
-the operations that are the same: its equalise and autocontrast differ from PIL's, its hue shift leaves greys grey.
+The parameters are the authors', with the defaults of their library imgaug (docs/methods/draem.md, note 3).
+It took their BGR images for RGB, so ``brightness`` and ``hue_saturation`` saw red and blue swapped; here
+images are RGB. From albumentations come the operations that are the same: its equalise and autocontrast
+differ from PIL's, its hue shift leaves greys grey.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import numpy as np
 from albumentations.augmentations.pixel.functional import invert, posterize, solarize
 from PIL import ImageEnhance, ImageOps
 from PIL.Image import fromarray
+
+from anomaly_lab.synthesis.geometry import rotated
 
 PaperAugmenter = Literal[
     "posterise", "sharpness", "solarise", "equalise", "brightness", "hue_saturation", "autocontrast"
@@ -29,22 +32,18 @@ BRIGHTNESS_SPACES = (  # to a colour space, back, and its channel of brightness
 )
 
 
-def rotated(array: np.ndarray, degrees: float) -> np.ndarray:
-    """Return an (H, W) or (H, W, C) array turned about its centre, bilinear, zero outside."""
-    height, width = array.shape[:2]
-    turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return cv2.warpAffine(array, turn, (width, height), flags=cv2.INTER_LINEAR)
-
-
 def _gamma_contrast(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _looked_up(image, 255 * (LEVELS[:, None] / 255) ** rng.uniform(0.5, 2.0, 3))
 
 
 def _brightness(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     to, back, channel = BRIGHTNESS_SPACES[rng.integers(len(BRIGHTNESS_SPACES))]
-    factor, shift = rng.uniform(0.8, 1.2), rng.integers(-30, 31)
+    factor = rng.uniform(0.8, 1.2)
+    shift = rng.integers(-30, 31)
     table = np.stack([LEVELS] * 3, 1)
-    table[:, channel] = _levels(LEVELS * factor) + shift if rng.random() < 0.5 else _levels(LEVELS + shift) * factor
+    table[:, channel] = (
+        _levels(LEVELS * factor) + shift if rng.random() < 0.5 else _levels(LEVELS + shift) * factor
+    )
     return cv2.cvtColor(_looked_up(cv2.cvtColor(image, to), table), back)
 
 
@@ -67,13 +66,19 @@ AUGMENTERS: dict[AugmenterName, Callable[[np.ndarray, np.random.Generator], np.n
     "gamma_contrast": _gamma_contrast,  # to the power U(0.5, 2), as shares of 255, per channel
     "brightness": _brightness,  # times U(0.8, 1.2), plus -30..30, in random order, in a random space
     # from smoothed (0) over unchanged (1) to sharpened (2)
-    "sharpness": lambda image, rng: np.asarray(ImageEnhance.Sharpness(fromarray(image)).enhance(rng.uniform(0, 2))),
+    "sharpness": lambda image, rng: np.asarray(
+        ImageEnhance.Sharpness(fromarray(image)).enhance(rng.uniform(0, 2))
+    ),
     "hue_saturation": _hue_saturation,  # each by -50..50 of 255; hue wraps, saturation clips
-    "solarise": lambda image, rng: solarize(image, rng.uniform(32, 128) / 255) if rng.random() < 0.5 else image,
+    "solarise": lambda image, rng: (
+        solarize(image, rng.uniform(32, 128) / 255) if rng.random() < 0.5 else image
+    ),
     "posterise": lambda image, rng: posterize(image, int(rng.integers(1, 9))),  # keeps the highest 1..8 bits
     "invert": lambda image, _: invert(image),
     # per channel, after cutting 0..20 % at each end
-    "autocontrast": lambda image, rng: np.asarray(ImageOps.autocontrast(fromarray(image), int(rng.integers(21)))),
+    "autocontrast": lambda image, rng: np.asarray(
+        ImageOps.autocontrast(fromarray(image), int(rng.integers(21)))
+    ),
     "equalise": lambda image, _: np.asarray(ImageOps.equalize(fromarray(image))),  # per channel
     "rotate": lambda image, rng: rotated(image, rng.uniform(-45, 45)),
 }

@@ -11,7 +11,8 @@ class Synthesizer(ABC):
 
     Attributes:
         source: where the anomalous content comes from, in words, for the log and the manifest.
-        ratio: so many pseudo images per normal one join all normal ones in an epoch; None: each image may become one.
+        ratio: so many pseudo images per normal one join all normal ones in an epoch; None: each image may
+            become one.
     """
 
     source: str = "none"

@@ -14,7 +14,7 @@ from albumentations.augmentations.pixel.functional import (
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer
-from anomaly_lab.synthesis.windows import random_window
+from anomaly_lab.synthesis.geometry import random_window
 
 ADJUSTMENTS = (  # pure functions of an image and a factor, and the factor that changes nothing
     (adjust_brightness_torchvision, 1.0),
@@ -26,7 +26,7 @@ ADJUSTMENTS = (  # pure functions of an image and a factor, and the factor that 
 
 @final
 class CutPaste(Synthesizer):
-    """Li et al., CVPR 2021, section 2; no code was released (methods A.2). The yaml explains each argument.
+    """Li et al., CVPR 2021, section 2; no code was released. The yaml explains each argument.
 
     The mask holds the pasted pixels that differ from what they cover; on a plain image it may be empty.
     """
@@ -45,8 +45,14 @@ class CutPaste(Synthesizer):
         rotation: Sequence[float],
         jitter: float,
     ) -> None:
-        self.probability, self.variant, self.area, self.aspect = probability, variant, area, aspect
-        self.scar_width, self.scar_height, self.rotation, self.jitter = scar_width, scar_height, rotation, jitter
+        self.probability = probability
+        self.variant = variant
+        self.area = area
+        self.aspect = aspect
+        self.scar_width = scar_width
+        self.scar_height = scar_height
+        self.rotation = rotation
+        self.jitter = jitter
         if not 0 <= probability <= 1:
             raise ConfigError(f"synthesis.probability: {probability} is not a share; give a number in [0, 1]")
         if not 0 <= jitter <= 0.5:
@@ -56,7 +62,9 @@ class CutPaste(Synthesizer):
             if len(ends) != 2 or ends[0] > ends[1] or (ends[0] <= 0 and name != "rotation"):
                 raise ConfigError(f"synthesis.{name}: {list(ends)} is not a range; give [low, high]")
         if not area[1] <= aspect <= 1:
-            raise ConfigError(f"synthesis.aspect: {aspect}; give a number from {area[1]}, the largest area, to 1")
+            raise ConfigError(
+                f"synthesis.aspect: {aspect}; give a number from {area[1]}, the largest area, to 1"
+            )
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Return the (H, W, 3) uint8 image, itself if it stays clean, and its (H, W) bool mask."""
@@ -65,14 +73,17 @@ class CutPaste(Synthesizer):
             return image, mask
         scar = self.variant == "scar" or (self.variant == "union" and rng.random() < 0.5)
         patch, shape = self._scar(image, rng) if scar else self._rectangle(image, rng)
-        window, result = random_window(patch.shape, image.shape, rng), image.copy()
+        window = random_window(patch.shape, image.shape, rng)
+        result = image.copy()
         result[window][shape] = patch[shape]
         mask[window] = (result[window] != image[window]).any(2)
         return result, mask
 
     def _rectangle(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        area, aspect = rng.uniform(self.area[0], self.area[1]), self.aspect ** rng.uniform(-1, 1)
-        height, width = image.shape[0] * math.sqrt(area / aspect), image.shape[1] * math.sqrt(area * aspect)
+        area = rng.uniform(self.area[0], self.area[1])
+        aspect = self.aspect ** rng.uniform(-1, 1)
+        height = image.shape[0] * math.sqrt(area / aspect)
+        width = image.shape[1] * math.sqrt(area * aspect)
         patch = self._cut(image, height, width, rng)
         return patch, np.ones(patch.shape[:2], bool)
 
@@ -86,7 +97,10 @@ class CutPaste(Synthesizer):
 
     def _cut(self, image: np.ndarray, height: float, width: float, rng: np.random.Generator) -> np.ndarray:
         """Return a patch from a random place, at least a pixel and at most the image, recoloured."""
-        sides = [int(np.clip(round(side), 1, most)) for side, most in zip((height, width), image.shape, strict=False)]
+        sides = [
+            int(np.clip(round(side), 1, most))
+            for side, most in zip((height, width), image.shape, strict=False)
+        ]
         patch = image[random_window(sides, image.shape, rng)]
         for index in rng.permutation(len(ADJUSTMENTS)):
             adjust, neutral = ADJUSTMENTS[index]
@@ -95,10 +109,16 @@ class CutPaste(Synthesizer):
 
 
 def turned(patch: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return an (h, w, 3) patch turned counterclockwise on as large a canvas as it needs, and where it lies there."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    """Return an (h, w, 3) patch turned counterclockwise, and where it lies on its canvas.
+
+    The canvas is as large as it needs.
+    """
+    cos = math.cos(math.radians(degrees))
+    sin = math.sin(math.radians(degrees))
     height, width = patch.shape[:2]
-    tall, wide = (math.ceil(a * abs(cos) + b * abs(sin) - 1e-9) for a, b in ((height, width), (width, height)))
+    tall, wide = (
+        math.ceil(a * abs(cos) + b * abs(sin) - 1e-9) for a, b in ((height, width), (width, height))
+    )
     y, x = np.mgrid[:tall, :wide] - np.array([tall - 1, wide - 1])[:, None, None] / 2
     row = np.rint(y * cos + x * sin + (height - 1) / 2).astype(int)  # the nearest pixel, as the ports take it
     column = np.rint(x * cos - y * sin + (width - 1) / 2).astype(int)

@@ -15,15 +15,17 @@ TRIES = 20
 class Mix(Synthesizer):
     """For each image one member is drawn by the weights; the yaml explains each argument.
 
-    With a ratio, a member that changes nothing tries again, up to `TRIES` times in all, after which the image stays
-    normal (a plain one may offer nothing to change). Another member is not asked: the weights hold.
+    With a ratio, a member that changes nothing tries again, up to `TRIES` times in all, after which the image
+    stays normal (a plain one may offer nothing to change). Another member is not asked: the weights hold.
     """
 
     def __init__(
         self, *, members: Mapping[str, Synthesizer], weights: Mapping[str, float], ratio: float | None
     ) -> None:
         if odd := sorted(weights.keys() ^ members.keys()):
-            raise ConfigError(f"synthesis.weights: {odd[0]} is not in both weights and members; give each member one")
+            raise ConfigError(
+                f"synthesis.weights: {odd[0]} is not in both weights and members; give each member one"
+            )
         total = sum(weights.values())
         if not total > 0 or min(weights.values()) < 0:
             raise ConfigError(f"synthesis.weights: {dict(weights)}; give none below 0 and one above")

@@ -1,4 +1,8 @@
-"""No synthesis: for methods that train on normal images alone."""
+"""No synthesis: for methods that train on normal images alone.
+
+It is a synthesizer all the same, so that nothing that trains asks whether there is one: ``image == clean``
+and a mask that is False everywhere are what a normal image has.
+"""
 
 from typing import final
 
@@ -12,5 +16,5 @@ class NoSynthesis(Synthesizer):
     """Hands the image on as it is."""
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002
-        """Return the (H, W, 3) uint8 image itself, not a copy, and an (H, W) mask that is False everywhere."""
+        """Return the (H, W, 3) uint8 image itself, not a copy, and an all-False (H, W) bool mask."""
         return image, np.zeros(image.shape[:2], bool)

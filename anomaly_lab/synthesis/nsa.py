@@ -8,20 +8,22 @@ import numpy as np
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer
-from anomaly_lab.synthesis.windows import Window, random_window
+from anomaly_lab.synthesis.geometry import Window, random_window
 
 CLONES = {"normal": cv2.NORMAL_CLONE, "mixed": cv2.MIXED_CLONE}
-ATTEMPTS = 200  # to find a place that shows enough of the part, the authors' number; after them there is no patch
+# To find a place that shows enough of the part, the authors' number; after them there is no patch.
+ATTEMPTS = 200
 SMALLEST = 9  # pixels a side: OpenCV leaves four at each edge as they are, and raises below five
 Patch = tuple[np.ndarray, np.ndarray]  # (h, w, 3) uint8, and where it shows the part, (h, w) uint8 of 0 and 1
 
 
 @final
 class Nsa(Synthesizer):
-    """Schlüter, Tan, Hou, Kainz, ECCV 2022, and the authors' code (methods A.3); the yaml explains each argument.
+    """Schlüter, Tan, Hou, Kainz, ECCV 2022, and the authors' code; the yaml explains each argument.
 
-    What the mask leaves out is put back: it holds every pixel that changed, and no other. It may be empty. The source
-    is drawn from all training images, among them the one to be changed (the code: the image that was loaded before).
+    What the mask leaves out is put back: it holds every pixel that changed, and no other. It may be empty.
+    The source is drawn from all training images, among them the one to be changed (the code: the image that
+    was loaded before).
     """
 
     source = "the training images"
@@ -45,15 +47,27 @@ class Nsa(Synthesizer):
         tolerance: float,
         median: int,
     ) -> None:
-        self.probability, self.num_patches, self.clone = probability, num_patches, CLONES[clone]
-        self.half_height, self.half_width, self.resize = half_height, half_width, resize
-        self.gamma_shape, self.gamma_scale, self.gamma_offset = gamma_shape, gamma_scale, gamma_offset
-        self.resize_deviation, self.background, self.tolerance = resize_deviation, background, tolerance
-        self.min_object, self.min_overlap, self.median = min_object, min_overlap, median
+        self.probability = probability
+        self.num_patches = num_patches
+        self.clone = CLONES[clone]
+        self.half_height = half_height
+        self.half_width = half_width
+        self.resize = resize
+        self.gamma_shape = gamma_shape
+        self.gamma_scale = gamma_scale
+        self.gamma_offset = gamma_offset
+        self.resize_deviation = resize_deviation
+        self.background = background
+        self.tolerance = tolerance
+        self.min_object = min_object
+        self.min_overlap = min_overlap
+        self.median = median
         ends_in = {"half_height": (half_height, 0.5), "half_width": (half_width, 0.5), "resize": (resize, 10)}
         for name, (ends, most) in ends_in.items():
             if len(ends) != 2 or not 0 < ends[0] <= ends[1] <= most:
-                raise ConfigError(f"synthesis.{name}: {list(ends)} is no range within 0 to {most}; give [low, high]")
+                raise ConfigError(
+                    f"synthesis.{name}: {list(ends)} is no range within 0 to {most}; give [low, high]"
+                )
         wanted = {
             "probability": (0 <= probability <= 1, "a number in [0, 1]"),
             "num_patches": (num_patches >= 1, "at least 1"),
@@ -78,8 +92,10 @@ class Nsa(Synthesizer):
         if rng.random() >= self.probability:
             return image, np.zeros(image.shape[:2], bool)
         source = self.normals[int(rng.integers(len(self.normals)))]
-        part_of_source, part = self._part(source), self._part(image)
-        result, blended = image.copy(), np.zeros(image.shape[:2], bool)
+        part_of_source = self._part(source)
+        part = self._part(image)
+        result = image.copy()
+        blended = np.zeros(image.shape[:2], bool)
         for number in range(self.num_patches):
             if number == 0 or rng.random() < 0.5:
                 patch = self._cut(source, part_of_source, rng)
@@ -109,12 +125,17 @@ class Nsa(Synthesizer):
         half = np.clip(drawn, low, high).astype(int)
         for _ in range(ATTEMPTS):
             centre = rng.integers(low, np.maximum(low + 1, sides - low))
-            (top, left), (bottom, right) = np.maximum(centre - half, 0), np.minimum(centre + half, sides)
+            top, left = np.maximum(centre - half, 0)
+            bottom, right = np.minimum(centre + half, sides)
             cut = np.s_[top:bottom, left:right]
             if part[cut].mean() > self.min_object:
                 factor = float(np.clip(rng.normal(1, self.resize_deviation), self.resize[0], self.resize[1]))
                 size = resized(part[cut].shape, factor, low, high)
-                return (cv2.resize(source[cut], size), cv2.resize(part[cut], size)) if min(size) >= SMALLEST else None
+                return (
+                    (cv2.resize(source[cut], size), cv2.resize(part[cut], size))
+                    if min(size) >= SMALLEST
+                    else None
+                )
         return None
 
     def _place(self, patch: Patch, part: np.ndarray, rng: np.random.Generator) -> Window | None:
@@ -127,17 +148,21 @@ class Nsa(Synthesizer):
 
 
 def resized(shape: tuple[int, ...], factor: float, low: np.ndarray, high: np.ndarray) -> tuple[int, int]:
-    """Return (width, height), OpenCV's order; the bounds of half sides hold for whole ones here, as in the code."""
+    """Return (width, height), OpenCV's order.
+
+    The bounds of half sides hold for whole ones here, as in the code.
+    """
     height = np.clip(factor * shape[0], low[0], high[0])
     width = int(np.clip(int(height / shape[0] * shape[1]), low[1], high[1]))
     return width, int(np.clip(int(width / shape[1] * shape[0]), low[0], high[0]))
 
 
 def poisson_blend(patch: np.ndarray, window: np.ndarray, clone: int) -> np.ndarray:
-    """Return the window, (h, w, 3) uint8, with the patch of its size blended in; its two outermost rings stay.
+    """Return the window, (h, w, 3) uint8, with the patch of its size blended in.
 
-    The gradients are the patch's but for the four outermost rings, where they are the window's: OpenCV erodes the mask.
-    Given only the window, it can neither leave the image nor shift the patch; it centres what is not zero.
+    Its two outermost rings stay. The gradients are the patch's but for the four outermost rings, where they
+    are the window's: OpenCV erodes the mask. Given only the window, it can neither leave the image nor shift
+    the patch; it centres what is not zero.
     """
     inner = np.zeros(window.shape[:2], np.uint8)
     inner[1:-1, 1:-1] = 255

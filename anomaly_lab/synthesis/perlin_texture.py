@@ -1,23 +1,27 @@
 """DRAEM's pseudo anomalies: an augmented texture, blended in where Perlin noise is high."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Annotated, final
 
 import cv2
 import numpy as np
 
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.synthesis.augmenters import AUGMENTERS, AugmenterName, rotated
+from anomaly_lab.synthesis.augmenters import AUGMENTERS, AugmenterName
 from anomaly_lab.synthesis.base import Synthesizer
+from anomaly_lab.synthesis.geometry import rotated
 from anomaly_lab.synthesis.noise import perlin
+from anomaly_lab.synthesis.procedural import make_textures
 from anomaly_lab.synthesis.textures import TextureFolder
+from anomaly_lab.types import SAME_RUN
 
 
 @final
 class PerlinTexture(Synthesizer):
-    """Zavrtanik et al., ICCV 2021, section 3.3, and the authors' code (methods 1.2); the yaml explains each argument.
+    """Zavrtanik et al., ICCV 2021, section 3.3, and the authors' code (docs/methods/draem.md, notes 2 to 6).
 
-    The mask is the paper's, noise above the threshold: pixels in it may happen to be unchanged, and it may be empty.
+    The yaml explains each argument. The mask is the paper's, noise above the threshold: pixels in it may
+    happen to be unchanged, and it may be empty.
     """
 
     def __init__(  # noqa: PLR0913 - hyperparameters
@@ -31,20 +35,28 @@ class PerlinTexture(Synthesizer):
         augmenters: Sequence[AugmenterName],
         num_augmenters: int,
         textures: str | None,
-        textures_gb: float,
+        textures_gb: Annotated[float, SAME_RUN],
         num_procedural: int,
     ) -> None:
-        self.probability, self.lattice_exponents, self.rotate_degrees = probability, lattice_exponents, rotate_degrees
+        self.probability = probability
+        self.lattice_exponents = lattice_exponents
+        self.rotate_degrees = rotate_degrees
         self.threshold = threshold if isinstance(threshold, Sequence) else (threshold, threshold)
-        self.texture_weight, self.num_procedural = texture_weight, num_procedural
-        self.augmenters, self.num_augmenters = augmenters, num_augmenters
+        self.texture_weight = texture_weight
+        self.num_procedural = num_procedural
+        self.augmenters = augmenters
+        self.num_augmenters = num_augmenters
         if not 0 <= probability <= 1:
             raise ConfigError(f"synthesis.probability: {probability} is not a share; give a number in [0, 1]")
         if not 0 <= num_augmenters <= len(augmenters):
             raise ConfigError(
                 f"synthesis.num_augmenters: {num_augmenters} of a list of {len(augmenters)}; take 0 to that"
             )
-        ranges = {"lattice_exponents": lattice_exponents, "threshold": self.threshold, "texture_weight": texture_weight}
+        ranges = {
+            "lattice_exponents": lattice_exponents,
+            "threshold": self.threshold,
+            "texture_weight": texture_weight,
+        }
         for name, ends in ranges.items():
             if len(ends) != 2 or ends[0] > ends[1] or (ends[0] < 0 and name != "threshold"):
                 raise ConfigError(f"synthesis.{name}: {list(ends)} is not a range; give [low, high]")
@@ -58,8 +70,6 @@ class PerlinTexture(Synthesizer):
         height, width = normals[0].shape[:2]
         self.textures: TextureFolder | np.ndarray
         if self.folder is None:
-            from anomaly_lab.synthesis.procedural import make_textures  # noqa: PLC0415 - a folder does without
-
             self.textures = make_textures(self.num_procedural, (height, width), np.random.default_rng(0))
         else:
             self.textures = self.folder.load((height, width))

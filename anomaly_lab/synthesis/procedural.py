@@ -1,7 +1,8 @@
 """Textures made by formula, where no folder of photographs is at hand.
 
-A pattern is a relief, (H, W) float32 in [0, 1], and the number, (H, W) int64, of each pixel's stripe, tile or cell.
-Colour, light and grain are laid over it. Lengths are shares of the shorter side: another size is another detail.
+A pattern is a relief, (H, W) float32 in [0, 1], and the number, (H, W) int64, of each pixel's stripe, tile or
+cell. Colour, light and grain are laid over it. Lengths are shares of the shorter side: another size is
+another detail.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,10 @@ Family = Callable[[tuple[int, int], np.random.Generator], Pattern]
 
 
 def make_textures(count: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return (count, H, W, 3) uint8 RGB; the families take turns, and a third of the textures mixes in a second one."""
+    """Return (count, H, W, 3) uint8 RGB.
+
+    The families take turns, and a third of the textures mixes in a second one.
+    """
     textures = np.empty((count, *size, 3), np.uint8)
     for index in range(count):
         texture = _coloured(FAMILIES[index % len(FAMILIES)], size, rng)
@@ -30,11 +34,16 @@ def make_textures(count: int, size: tuple[int, int], rng: np.random.Generator) -
 
 
 def _coloured(family: Family, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return a pattern (H, W, 3) float32 in about [0, 1], coloured by relief and by number, and lit from one side."""
+    """Return a pattern, (H, W, 3) float32 in about [0, 1].
+
+    It is coloured by relief and by number, and lit from one side.
+    """
     relief, number = family(size, rng)
     palette = _palette(int(rng.integers(2, 6)), rng)
     stops = np.concatenate([[0.0], np.sort(rng.random(len(palette) - 2)), [1.0]])
-    ramp = np.stack([np.interp(np.linspace(0, 1, 256), stops, channel) for channel in palette.T], 1).astype(np.float32)
+    ramp = np.stack([np.interp(np.linspace(0, 1, 256), stops, channel) for channel in palette.T], 1).astype(
+        np.float32
+    )
     colour = ramp[np.rint(255 * relief).astype(np.uint8)]
     colour += rng.uniform(0, 1) ** 2 * (_palette(64, rng)[number % 64] - colour)
     height = cv2.GaussianBlur(relief, (0, 0), min(size) / rng.uniform(150, 500))
@@ -68,7 +77,10 @@ def _scale(rng: np.random.Generator, low: float = 3, high: float = 24) -> float:
 
 
 def _fractal(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return octaves of Perlin noise, (H, W) float32 in about [-1, 1]; the finest cells are about two pixels wide."""
+    """Return octaves of Perlin noise, (H, W) float32 in about [-1, 1].
+
+    The finest cells are about two pixels wide.
+    """
     rows, columns = (int(n) for n in rng.integers(2, 7, 2))
     octaves = int(max(1, np.log2(min(size) / max(rows, columns))))
     keep = rng.uniform(0.35, 0.7)
@@ -80,9 +92,11 @@ def _fractal(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 def _plane(size: tuple[int, int], rng: np.random.Generator, periods: float) -> tuple[np.ndarray, np.ndarray]:
     """Return turned and, half the time, warped coordinates (H, W) float32, one unit a period."""
-    angle, unit = rng.uniform(0, np.pi), periods / min(size)
+    angle = rng.uniform(0, np.pi)
+    unit = periods / min(size)
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32) * np.float32(unit)
-    u, v = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    u = np.cos(angle) * x + np.sin(angle) * y
+    v = np.cos(angle) * y - np.sin(angle) * x
     if rng.random() < 0.5:
         warp = rng.uniform(0.1, 1.2)
         cells = (int(rng.integers(2, 6)), int(rng.integers(2, 6)))
@@ -109,7 +123,8 @@ def _marble(size: tuple[int, int], rng: np.random.Generator) -> Pattern:
 
 def _rings(size: tuple[int, int], rng: np.random.Generator) -> Pattern:
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32) / min(size)
-    stretch, centre = rng.uniform(1, 6), rng.uniform(-0.3, 1.3, 2)
+    stretch = rng.uniform(1, 6)
+    centre = rng.uniform(-0.3, 1.3, 2)
     radius = np.hypot(y - centre[0], (x - centre[1]) * stretch) * _scale(rng, 3, 16)
     radius += rng.uniform(0, 1) * _fractal(size, rng)
     return (radius % 1).astype(np.float32), np.floor(radius).astype(np.int64)
@@ -125,7 +140,8 @@ def _weave(size: tuple[int, int], rng: np.random.Generator) -> Pattern:
     u, v = _plane(size, rng, _scale(rng, 6, 32))
     float_over = int(rng.integers(1, 4))
     warp_on_top = (np.floor(u) + np.floor(v)) % (float_over + 1) < float_over
-    warp, weft = np.abs(np.sin(np.pi * u)), np.abs(np.sin(np.pi * v))
+    warp = np.abs(np.sin(np.pi * u))
+    weft = np.abs(np.sin(np.pi * v))
     relief = np.where(warp_on_top, warp * (0.6 + 0.4 * weft), weft * (0.6 + 0.4 * warp))
     return relief.astype(np.float32), np.where(warp_on_top, np.floor(u), np.floor(v) + 1000).astype(np.int64)
 
@@ -142,10 +158,12 @@ def _bricks(size: tuple[int, int], rng: np.random.Generator) -> Pattern:
 def _nearest(
     u: np.ndarray, v: np.ndarray, jitter: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the distances to the two nearest points of a jittered unit grid, and the nearest one's number."""
+    """Return the distances to the two nearest points of a jittered unit grid, and the nearest's number."""
     points = (0.5 + jitter * rng.uniform(-0.5, 0.5, (2, 4096))).astype(np.float32)
-    column, row = np.floor(u), np.floor(v)
-    first, second = np.full(u.shape, np.inf, np.float32), np.full(u.shape, np.inf, np.float32)
+    column = np.floor(u)
+    row = np.floor(v)
+    first = np.full(u.shape, np.inf, np.float32)
+    second = np.full(u.shape, np.inf, np.float32)
     number = np.zeros(u.shape, np.int64)
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
@@ -159,7 +177,11 @@ def _nearest(
 
 def _cells(size: tuple[int, int], rng: np.random.Generator) -> Pattern:
     near, second, number = _nearest(*_plane(size, rng, _scale(rng)), rng.uniform(0.5, 1), rng)
-    relief = (_step(second - near, 0.1, rng.uniform(0.05, 0.4)), 1 - np.clip(near, 0, 1), np.clip(second - near, 0, 1))
+    relief = (
+        _step(second - near, 0.1, rng.uniform(0.05, 0.4)),
+        1 - np.clip(near, 0, 1),
+        np.clip(second - near, 0, 1),
+    )
     return relief[rng.integers(3)], number
 
 
@@ -189,17 +211,18 @@ def _labyrinth(size: tuple[int, int], rng: np.random.Generator) -> Pattern:
 
 
 def _fibres(size: tuple[int, int], rng: np.random.Generator) -> Pattern:
-    relief, count, thick = (
-        np.zeros(size, np.float32),
-        int(_scale(rng, 60, 600)),
-        max(1, round(min(size) / _scale(rng, 40, 300))),
-    )
-    heading, bend = rng.uniform(0, np.pi) + rng.uniform(0, 1.6) * rng.standard_normal(count), rng.uniform(0, 1.5)
+    relief = np.zeros(size, np.float32)
+    count = int(_scale(rng, 60, 600))
+    thick = max(1, round(min(size) / _scale(rng, 40, 300)))
+    heading = rng.uniform(0, np.pi) + rng.uniform(0, 1.6) * rng.standard_normal(count)
+    bend = rng.uniform(0, 1.5)
     steps = np.cumsum(np.concatenate([heading[:, None], bend * rng.standard_normal((count, 12)) / 3], 1), 1)
     path = np.cumsum(np.stack([np.cos(steps), np.sin(steps)], -1) * min(size) * rng.uniform(0.01, 0.08), 1)
     path += rng.uniform(-0.2, 1.2, (count, 1, 2)) * size[::-1]
     for line, level in zip(np.rint(path).astype(np.int32), rng.uniform(0.2, 1, count), strict=True):
-        cv2.polylines(relief, [line], isClosed=False, color=float(level), thickness=thick, lineType=cv2.LINE_AA)
+        cv2.polylines(
+            relief, [line], isClosed=False, color=float(level), thickness=thick, lineType=cv2.LINE_AA
+        )
     return _flat(relief)
 
 

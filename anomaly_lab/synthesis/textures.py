@@ -16,15 +16,22 @@ class TextureFolder:
     """All .jpg and .png files below a folder, sorted; by index, (H, W, 3) uint8 RGB of the size loaded."""
 
     def __init__(self, folder: str, memory_gb: float) -> None:
-        self.files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        self.files = sorted(
+            p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+        )
         self.memory_gb = memory_gb
         if not self.files:
             state = "holds no .jpg or .png" if Path(folder).is_dir() else "is not a folder"
-            raise DataError(f"synthesis.textures: {folder} {state}; name another, or null for procedural textures")
+            raise DataError(
+                f"synthesis.textures: {folder} {state}; name another, or null for procedural textures"
+            )
 
     @property
     def described(self) -> str:
-        """Count of the images, and a digest of their names and sizes: other files are other pseudo anomalies."""
+        """Count of the images, and a digest of their names and sizes.
+
+        Other files are other pseudo anomalies.
+        """
         names = "".join(f"{file.name} {file.stat().st_size}\n" for file in self.files)
         digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
         return f"{len(self.files)} images, digest {digest[:8]}"

@@ -1,0 +1,136 @@
+"""A config that was checked, once: its leaves, what makes it this run, the weights that it names."""
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Self, final
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from anomaly_lab.config.frame import Frame
+from anomaly_lab.config.messages import misfit
+from anomaly_lab.config.schema import PACKAGE, Leaf, MisfitError, Schema
+from anomaly_lab.errors import ConfigError
+
+LONGEST_TAG = 100  # bytes; it is a part of a folder's name
+
+
+@final
+@dataclass(frozen=True)
+class Checked:
+    """What a config says, every value of it where it belongs and of its type.
+
+    Attributes:
+        config: resolved, plain types.
+        leaves: every value that something is built from.
+        config_hash: 64 hex digits; another one is another run.
+        recipe_hash: 64 hex digits; another one means other weights.
+        differs: by dotted key, the values that are not the recipe's and make another run.
+    """
+
+    config: dict[str, Any]
+    leaves: list[Leaf]
+    config_hash: str
+    recipe_hash: str
+    differs: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        cfg: DictConfig,
+        allow: Collection[str],
+        recipe: DictConfig | None = None,
+        overrides: Collection[str] = (),
+    ) -> Self:
+        """Return the checked config, or raise ConfigError with the full path and any near miss.
+
+        Nothing is built.
+
+        Args:
+            cfg: as composed, with all its interpolations.
+            allow: top-level modules outside this package that a ``_target_`` may name.
+            recipe: what ``differs`` is said of; it may miss values.
+            overrides: as they were typed, for the line that says how to type them.
+        """
+        try:
+            config: Any = OmegaConf.to_container(cfg, resolve=True)
+            leaves = Schema(Frame, allow).leaves(config)
+            _check_frame(config)
+            # Other keys point to the seed: with another one they, too, differ, and are told from a value of
+            # their own.
+            neutral: Any = OmegaConf.to_container(OmegaConf.merge(cfg, {"seed": 0}), resolve=True)
+        except MisfitError as error:
+            typed = {key.lstrip("+"): text for key, _, text in (given.partition("=") for given in overrides)}
+            raise ConfigError(misfit(error.value, error.want, error.path, typed)) from error
+        except OmegaConfBaseException as error:
+            missing = re.findall(r"mandatory value: (\S+)", str(error.msg))
+            line = (
+                f"{missing[0]} is missing: give {missing[0]}=VALUE"
+                if missing
+                else f"{error.full_key}: {error.msg}"
+            )
+            raise ConfigError(line.partition("\n")[0]) from error
+        pairs = zip(flat(config), flat(neutral), strict=True)
+        seeded = {path: other for (path, value), (_, other) in pairs if value != other}
+        identity = [(leaf, _named(leaf, seeded)) for leaf in leaves if not leaf.same_run]
+        whole = {leaf.path: value for leaf, value in identity}
+        weights = {leaf.path: value for leaf, value in identity if not leaf.evaluation_only}
+        differs = {} if recipe is None else _differing(cfg, recipe, config, leaves)
+        return cls(config, leaves, _hashed(whole), _hashed(weights), differs)
+
+    @property
+    def hashes(self) -> tuple[str, str]:
+        """The hash of the config, and of the part of it that the weights depend on."""
+        return self.config_hash, self.recipe_hash
+
+    @property
+    def weights(self) -> list[str]:
+        """What the keys called ``weights`` of networks say: imagenet, bundled, random or a file."""
+        return [leaf.value for leaf in self.leaves if leaf.path.endswith(".weights")]
+
+
+def _check_frame(config: dict[str, Any]) -> None:
+    tag = config["tag"]
+    if (
+        "/" in tag
+        or not tag.isprintable()
+        or len(tag.encode()) > LONGEST_TAG
+        or not 0 <= config["seed"] < 2**32
+    ):
+        given = f"tag={tag[:LONGEST_TAG]!r}, seed={config['seed']}"
+        tags = f"a tag has no slash, no sign that cannot be printed, and at most {LONGEST_TAG} bytes"
+        raise ConfigError(f"{given}: {tags}; a seed lies in 0 .. 2^32 - 1")
+
+
+def _named(leaf: Leaf, seeded: dict[str, Any]) -> Any:
+    """Return what a leaf counts as; a class of ours by its name, so that moving a file makes no other run."""
+    if leaf.path.endswith("_target_") and leaf.value.startswith(f"{PACKAGE}."):
+        return leaf.value.rpartition(".")[2]
+    return seeded.get(leaf.path, leaf.value)
+
+
+def _hashed(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted paths of a nested mapping with their values; a list is one value."""
+    for key, value in node.items():
+        yield from flat(value, f"{path}{key}.") if isinstance(value, dict) else [(f"{path}{key}", value)]
+
+
+def _differing(
+    cfg: DictConfig, recipe: DictConfig, resolved: dict[str, Any], leaves: list[Leaf]
+) -> dict[str, Any]:
+    """Return the values that are not the recipe's, but for those that make no other run.
+
+    Both are compared unresolved, so that data.synthesis, which points to synthesis, is no second difference.
+    """
+    given, theirs = (dict(flat(OmegaConf.to_container(one))) for one in (cfg, recipe))
+    values = dict(flat(resolved))
+    ignored = {leaf.path for leaf in leaves if leaf.same_run}
+    changed = (key for key, value in given.items() if key not in theirs or theirs[key] != value)
+    return {key: values.get(key, given[key]) for key in changed if key not in ignored}

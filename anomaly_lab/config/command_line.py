@@ -1,0 +1,122 @@
+"""What the command line takes: texts that Hydra would read otherwise, words of other projects, own code."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from anomaly_lab.config.composing import find_own, store_experiments
+from anomaly_lab.config.messages import quoted
+from anomaly_lab.errors import ConfigError
+
+PLAIN = r"-\w|--[\w-]+|[+\w.@/]+=[A-Za-z0-9_/][A-Za-z0-9_/-]*"  # Hydra reads these as they are
+WORDS = r"[^\[\]{}()'\",=\\$]+"  # a text without a sign that Hydra's grammar knows
+# Words that people bring from lightning-hydra-template, Lightning and anomalib, and what to say of them.
+ELSEWHERE = {
+    "trainer.accelerator": "is called trainer.device here: auto, cpu, cuda or mps",
+    "trainer.devices": "is one a run: trainer.device=auto, cpu, cuda or mps; several runs are a sweep (-m)",
+    "trainer.default_root_dir": "is called runs here: runs=FOLDER",
+    "trainer.logger": "is called logger here: csv, tensorboard or wandb",
+    "data.num_workers": "is called data.workers here",
+    "data.data_dir": "is called data.root here",
+    "data.train_batch_size": "is called data.batch_size here; it serves training and testing",
+    "data.eval_batch_size": "is called data.batch_size here; it serves training and testing",
+    "model.backbone.cache": "is called cache here: cache.folder and cache.gigabytes",
+    "ckpt_path": "is not needed: the same command goes on from its last saved state; anomaly_lab.load(RUN) "
+    "gives the weights of a finished run",
+    "test": "is always done: a run without numbers is none; trainer=debug makes two steps of training",
+    "train": "is done unless a finished run has the same training: its weights are then taken",
+    "debug": "is an option of the trainer here: trainer=debug",
+    "hparams_search": "there is no search on test labels; a grid is -m KEY=A,B, a kept one experiment=NAME",
+    "callbacks": "are code here; what they do is set by trainer.* and evaluation.*",
+    "task_name": "is called tag here: tag=NAME",
+    "paths": "are keys of their own here: data.root, runs and cache.folder",
+    "optimizer": "belongs to the method here: model.learning_rate and its like",
+    "datamodule": "is called data here: data=NAME",
+}
+
+
+def prepare(verb: str = "") -> None:
+    """Make arguments of Hydra of those in sys.argv: words checked, paths quoted, own code found.
+
+    Raises:
+        ConfigError: an argument cannot be meant, or has another name here.
+    """
+    sys.argv[1:] = [_renamed(argument, verb) for argument in sys.argv[1:]]
+    if not all(re.fullmatch(PLAIN, argument) for argument in sys.argv[1:]):
+        sys.argv[1:] = [keep_text(keep_path(argument)) for argument in sys.argv[1:]]
+    parser = get_args_parser()
+    parser.exit_on_error = False
+    options, unknown = parser.parse_known_args()
+    if unknown:
+        raise ConfigError(
+            f"{unknown[0]} is no option; keys are set by key=value, all of them after the options"
+        )
+    _check_words(options.overrides)
+    if options.config_dir:
+        find_own(Path(options.config_dir))
+    store_experiments()
+
+
+def _renamed(argument: str, verb: str) -> str:
+    """Return the argument as Hydra knows it: experiment=NAME in any spelling, a verb's own keys as new."""
+    key, equals, value = argument.partition("=")
+    if key in {"+experiments", "experiments", "+experiment"}:
+        return f"experiment{equals}{value}"
+    return f"+{argument}" if verb and key.startswith(f"{verb}.") else argument
+
+
+def _check_words(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key, _, value = override.partition("=")
+        name = key.lstrip("+~")
+        known = next((word for word in ELSEWHERE if name == word or name.startswith(f"{word}.")), None)
+        if known is not None:
+            raise ConfigError(f"{known} {ELSEWHERE[known]}")
+        if name == "experiment" and "," in value:
+            raise ConfigError("experiment: each is a sweep of its own; give one at a time")
+
+
+def keep_path(argument: str) -> str:
+    """Quote the value of ``key=value`` if it is a path on this disk that Hydra would reject or change."""
+    key, _, value = argument.partition("=")
+    path = Path(value).expanduser() if value.startswith("~/") else value
+    if argument.startswith("-") or not os.path.lexists(path):
+        return argument
+    try:
+        read = OverridesParser.create().parse_override(argument).value()
+        if read is None or isinstance(read, (int, float)) or (read == value and "${" not in value):
+            return argument
+    except HydraException:
+        pass
+    return quoted(key, str(path))
+
+
+def keep_text(argument: str) -> str:
+    """Quote what Hydra's grammar cannot read, as letters beyond ASCII, where it can only be meant as text.
+
+    A list keeps its brackets: each item that Hydra cannot read is quoted.
+    """
+    key, equals, value = argument.partition("=")
+    if argument.startswith("-") or not equals or _is_read(argument):
+        return argument
+    if re.fullmatch(WORDS, value):
+        return quoted(key, value)
+    items = value[1:-1].split(",")
+    if value[:1] == "[" and value[-1:] == "]" and all(re.fullmatch(WORDS, item) for item in items):
+        kept = [item if _is_read(f"x={item}") else quoted("", item.strip()).lstrip("=") for item in items]
+        return f"{key}=[{','.join(kept)}]"
+    return argument
+
+
+def _is_read(argument: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    return True

@@ -1,0 +1,126 @@
+"""From overrides to one composed config, by Hydra: of the job that the command line runs, or from Python."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra import compose, version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from anomaly_lab.errors import ConfigError
+
+PACKAGE = Path(__file__).parent.parent
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # in a wheel; in a checkout
+GROUPS = ("model", "data", "synthesis", "trainer", "logger")
+
+
+class Composition(NamedTuple):
+    """What was asked for."""
+
+    cfg: DictConfig
+    recipe: DictConfig  # what the same model= and data= compose to with nothing else given
+    choices: dict[str, str]  # the option of each group
+    overrides: list[str]  # as they were given
+    sweeping: bool  # whether it is one job of several
+
+    @property
+    def folder(self) -> Path:
+        """Where the run directories of this method, data set and category go."""
+        return Path(self.cfg.runs, self.choices["model"], self.choices["data"], self.cfg.data.category)
+
+    @property
+    def retries(self) -> bool:
+        """Whether a run that failed before is tried again: always alone, in a sweep only if asked for."""
+        return not self.sweeping or bool(self.cfg.retry == "failed")
+
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest says of the asking, as plain types."""
+        return {"choices": self.choices, "tag": self.cfg.tag, "tags": list(self.cfg.tags)}
+
+
+def of_job(cfg: DictConfig) -> Composition:
+    """Return what Hydra composed for the job that it now runs."""
+    hydra: Any = HydraConfig.get()
+    return _composition(cfg, hydra)
+
+
+def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Composition:
+    """Compose from Python as the command line does; ConfigError: it would be a sweep."""
+    store_experiments()
+    if config_dir is not None:
+        find_own(config_dir)
+    with _hydra(config_dir):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+        found = _composition(cfg, cfg.hydra)
+    if found.sweeping:
+        raise ConfigError(
+            "a sweep runs on the command line: python -m anomaly_lab experiment=NAME, or -m KEY=A,B"
+        )
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return found._replace(overrides=list(overrides))
+
+
+def store_experiments() -> None:
+    """Make the folder experiments/ a config group: one is a folder inside conf/, or what is stored."""
+    for file in (ROOT / "experiments").glob("*.yaml"):
+        ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiment", package="_global_")
+
+
+def find_own(folder: Path) -> None:
+    """Let own code beside own recipes be found, by this process and those that it starts."""
+    for file in folder.glob("*/*.yaml"):
+        if any((group / file.parent.name / file.name).exists() for group in (ROOT / "conf", ROOT)):
+            raise ConfigError(f"{file}: there is a shipped option of this name; rename the file")
+    on_path(folder)
+
+
+def on_path(folder: Path) -> None:
+    """Put a folder on the import path, of this process and those that it starts."""
+    found = str(folder.resolve())
+    if found not in sys.path:
+        sys.path.insert(0, found)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (found, os.environ.get("PYTHONPATH"))))
+
+
+def _composition(cfg: DictConfig, hydra: DictConfig) -> Composition:
+    choices = {group: hydra.runtime.choices[group] for group in GROUPS}
+    sources = tuple(source.path for source in hydra.runtime.config_sources)
+    recipe = _as_composed(choices["model"], choices["data"], sources)
+    return Composition(cfg, recipe, choices, list(hydra.overrides.task), hydra.mode == RunMode.MULTIRUN)
+
+
+@lru_cache(maxsize=1)
+# A key of the memo.
+def _as_composed(model: str, data: str, sources: tuple[str, ...]) -> DictConfig:  # noqa: ARG001
+    """Return the config of a recipe with nothing else given; a sweep mostly asks for the same again."""
+    return compose("config", [f"model={model}", f"data={data}"])
+
+
+@contextmanager
+def _hydra(config_dir: Path | None) -> Iterator[None]:
+    """Let Hydra read conf/ and perhaps a folder besides, also inside somebody's own Hydra application."""
+    searched = create_config_search_path(str(ROOT / "conf"))
+    if config_dir is not None:
+        schema = SearchPathQuery(provider="schema")
+        searched.prepend("command-line", f"file://{config_dir.resolve()}", schema)
+    theirs = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        version.setbase("1.3")
+        Hydra.create_main_hydra2("anomaly_lab", searched)
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = theirs

@@ -1,0 +1,140 @@
+"""One line for each thing that a user can mend: near misses, misfits, what Hydra could not compose."""
+
+import difflib
+import json
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from anomaly_lab.errors import ConfigError, UserError
+
+
+def misfit(value: Any, want: Any, path: str, typed: Mapping[str, str] | None = None) -> str:
+    """Return the line for a value that does not fit its annotation.
+
+    Args:
+        value: as Hydra read it.
+        want: the annotation.
+        path: dotted, of the value.
+        typed: by key, the texts that were given on the command line.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    shown = value.get("_target_", "a mapping without _target_") if isinstance(value, dict) else text
+    as_text = _as_text(path, typed or {}) if want is str and isinstance(value, (int, float)) else ""
+    close = difflib.get_close_matches(str(value), [str(choice) for choice in get_args(want)], 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return f"{path} must be {_in_words(want)}, not {shown}{as_text}{hint}"
+
+
+def _as_text(path: str, typed: Mapping[str, str]) -> str:
+    """Return how to give as text what was typed and read as a number: a shell's quotes around Hydra's."""
+    key = path.partition("[")[0]
+    given = typed.get(key)
+    if given is None:
+        return "; put it in quotes, to make it text"
+    items = [given] if key == path else given.strip("[]").split(",")
+    quotes = ",".join(f"'{item.strip()}'" if item.strip()[:1] not in {"'", '"'} else item for item in items)
+    return f"""; as text: {key}="{quotes}\"""" if key == path else f"""; as text: {key}="[{quotes}]\""""
+
+
+def _in_words(want: Any) -> str:
+    origin = get_origin(want) or want
+    inner = get_args(want)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, inner))
+    if origin in (list, Sequence, dict, Mapping):
+        return f"a {'list' if len(inner) == 1 else 'mapping'} of {_in_words(inner[-1]).removeprefix('a ')}s"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
+    return names[origin] if origin in names else str(origin.__name__)
+
+
+def near(word: Any, choices: Iterable[str]) -> str:
+    """Return the choice that looks like the word, else all of them."""
+    close = difflib.get_close_matches(str(word), choices, 1)
+    return f"; did you mean {close[0]}?" if close else f"; there are: {', '.join(choices)}"
+
+
+def quoted(key: str, text: str) -> str:
+    """Return the override that sets a key to this very text."""
+    text = re.sub(r"(\\*)\$\{", lambda found: f"{found[1]}{found[1]}\\${{", text)  # else an interpolation
+    return f"{key}={QuotedString(text=text, quote=Quote.single).with_quotes()}"
+
+
+def explain(error: Exception) -> str:
+    """Return in one line, with the key and its near miss, what Hydra could not compose."""
+    cause = error.__cause__
+    line = " ".join(str(error).split()) or str(error.__cause__)
+    ambiguous = re.match("Ambiguous value for argument '(.*)' 1. ", line)
+    override = error.override if isinstance(error, OverrideParseException) else ambiguous and ambiguous[1]
+    if override and "=" in override:
+        typed = quoted(*override.partition("=")[::2])
+        typed = shlex.quote(typed) if set(typed) & set('"\\$`!') else f'"{typed}"'
+        return f"cannot read {override}; to give it as text: {typed}; to sweep over values put -m before"
+    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
+        group, _, word = error.missing_cfg_file.rpartition("/")
+        line = f"{group}={word} is no option"
+        choices = [option for option in error.options if option[0] != "_"]
+    elif isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        line = f"{cause.full_key} is no key"
+        word = str(cause.key)
+        choices = [str(key) for key in cause.parent_node]
+    else:
+        given = f" (in: {shlex.join(sys.argv[1:])})" if isinstance(error, ValueError) else ""
+        return re.split(" Config search path:| See https:", line)[0] + given
+    close = difflib.get_close_matches(word, choices, 1)
+    return f"{line}; did you mean {close[0]}?" if close else f"{line}; there are: {', '.join(choices)}"
+
+
+def explained(error: BaseException) -> BaseException:
+    """Return what Hydra could not compose as an error of one line; others as they are."""
+    if isinstance(error, ConfigError) or not isinstance(error, Exception):
+        return error
+    line = ConfigError(explain(error))
+    line.__cause__ = error
+    return line
+
+
+def placed(line: str, place: str) -> str:
+    """Return what a synthesizer says of ``synthesis.KEY`` with the key of where it really stands.
+
+    ``place`` is its path within ``data``, where the config's synthesis is ``synthesis``.
+    """
+    prefix = place if place.startswith("synthesis") else f"data.{place}"
+    return f"{prefix}.{key}" if (key := line.removeprefix("synthesis.")) != line else line
+
+
+def report(error: BaseException, *, tracebacks: bool) -> int:
+    """Print one line for what a user can mend, else (or if asked for) a traceback; return the exit code."""
+    if type(error).__name__ == "SIGTERMException":  # Lightning's, a SystemExit without a code
+        print("anomaly_lab: terminated", file=sys.stderr)
+        return 143
+    if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+        raise error  # --help; Lightning, too, ends by SystemExit when interrupted
+    if not isinstance(error, Exception):
+        way_on = "the same command goes on from the last saved state, if there is one (trainer.save_minutes)"
+        print(f"anomaly_lab: interrupted; {way_on}", file=sys.stderr)
+        return 130
+    cause: BaseException | None = error
+    place = (
+        re.search(r"\nfull_key: data\.(.*)$", str(error))
+        if isinstance(error, InstantiationException)
+        else None
+    )
+    while cause and not isinstance(cause, UserError):  # Hydra wraps what a constructor raises
+        cause = cause.__cause__
+    if cause and not tracebacks:
+        line = str(cause).splitlines()[-1]
+        print(f"anomaly_lab: error: {placed(line, place[1]) if place else line}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    return 1

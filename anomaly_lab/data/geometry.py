@@ -1,0 +1,117 @@
+"""Where a photograph lies in the network's image, and the way there and back.
+
+Nothing else resizes an input.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, final
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from anomaly_lab.errors import ConfigError
+
+
+class Box(NamedTuple):
+    """Whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """``array[box.slices]`` is the content."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+class Placement(NamedTuple):
+    """``source`` of the original, resized, fills ``target`` of the network's image, which is 0 around it."""
+
+    source: Box
+    target: Box
+
+
+@final
+@dataclass(frozen=True)
+class Geometry:
+    """Crop the fractions (top, left, height, width), resize to (H, W), keep the central square."""
+
+    image_size: tuple[int, int]
+    fit: Literal["stretch", "pad"]  # pad keeps the aspect and centres
+    center_crop: int | None
+    crop: tuple[float, ...] | None
+
+    def __post_init__(self) -> None:
+        if not 1 <= min(self.size) <= min(self.image_size):
+            raise ConfigError(
+                f"data.center_crop={self.center_crop} must lie in 1 to data.image_size={self.image_size}"
+            )
+        crop = np.array(self.crop or (0, 0, 1, 1))
+        if (
+            crop.shape != (4,)
+            or crop[:2].min() < 0
+            or crop[2:].min() <= 0
+            or (crop[:2] + crop[2:]).max() > 1 + 1e-9
+        ):
+            raise ConfigError(
+                f"data.crop={self.crop}: give top, left, height, width as fractions inside the image"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the network's image."""
+        return self.image_size if self.center_crop is None else (self.center_crop, self.center_crop)
+
+    def place(self, original: tuple[int, int]) -> Placement:
+        """Collapse all steps, for an (H, W) original, to one box in either image.
+
+        Rows and columns are computed at once.
+        """
+        crop, canvas, window = (
+            np.array(pair) for pair in (self.crop or (0, 0, 1, 1), self.image_size, self.size)
+        )
+        start = np.minimum(np.rint(crop[:2] * original), np.array(original) - 1)
+        length = np.maximum(np.rint((crop[:2] + crop[2:]) * original) - start, 1)
+        scale = canvas / length
+        resized = np.maximum(np.rint(length * (scale.min() if self.fit == "pad" else scale)), 1)
+        offset = (canvas - resized) // 2 - (canvas - window) // 2  # of the resized image in the network's
+        low = np.maximum(offset, 0)
+        high = np.minimum(offset + resized, window)
+        begin = np.rint((low - offset) * length / resized)
+        end = np.maximum(np.rint((high - offset) * length / resized), begin + 1)
+        source = (*(start + begin), *(end - begin))
+        target = (*low, *(high - low))
+        return Placement(Box(*map(int, source)), Box(*map(int, target)))
+
+
+def resize_image(image: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
+    """Place an (h, w, 3) uint8 image in an (H, W, 3) uint8 one; an exported graph can repeat it exactly."""
+    if placement.source == placement.target == (0, 0, *size):
+        return image[placement.source.slices].copy()
+    pixels = torch.from_numpy(image[placement.source.slices].astype(np.float32)).permute(2, 0, 1)[None]
+    resized = interpolate(pixels, placement.target[2:], mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    placed = np.zeros((*size, 3), np.uint8)
+    placed[placement.target.slices] = resized.round().clamp(0, 255).numpy()
+    return placed
+
+
+def resize_mask(mask: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
+    """Place an (h, w) bool mask in an (H, W) bool one, by the nearest pixel centre."""
+    pixels = torch.from_numpy(mask[placement.source.slices].astype(np.uint8))[None, None]
+    placed = np.zeros(size, bool)
+    placed[placement.target.slices] = interpolate(pixels, placement.target[2:], mode="nearest-exact")[
+        0, 0
+    ].numpy()
+    return placed
+
+
+def restore_map(anomaly_map: np.ndarray, placement: Placement) -> np.ndarray:
+    """Bring an (H, W) float32 map back to the original's pixels, bilinear.
+
+    It becomes (source.height, source.width) float32.
+    """
+    seen = torch.from_numpy(anomaly_map[placement.target.slices].astype(np.float32))[None, None]
+    return interpolate(seen, placement.source[2:], mode="bilinear", antialias=True)[0, 0].numpy()

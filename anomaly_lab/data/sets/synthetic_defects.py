@@ -1,0 +1,91 @@
+"""A test set without real defects: held-out normal images, each also with a synthesised defect."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, final
+
+import cv2
+import numpy as np
+
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.geometry import Geometry, resize_image
+from anomaly_lab.data.images import read_image
+from anomaly_lab.data.listing import folder, mvtec_tree
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.synthesis.base import Synthesizer
+from anomaly_lab.types import ImageRecord
+
+
+@final
+@dataclass(kw_only=True, eq=False, repr=False)
+class SyntheticDefects(AnomalyDataModule):
+    """A category in MVTec AD's layout, of which only the normal training images are used.
+
+    Attributes:
+        test_share: of the training images is kept for testing, those with the smallest hashes of their names.
+        written: where all images go, WRITTEN/CATEGORY, PNG files of ``written_size`` squared, named by
+            content.
+        defects: spoils each image that is kept, with a generator addressed by its name.
+    """
+
+    test_share: float
+    written: str
+    written_size: int
+    defects: Synthesizer
+
+    def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
+        """Write and list the normals that are not kept, or the kept ones, good and spoiled."""
+        if not 0 < self.test_share < 1 or self.written_size < 1:
+            raise ConfigError(
+                f"data.test_share={self.test_share}, written_size={self.written_size}: give a share, a side"
+            )
+        category = folder(self.root, self.category)
+        if split == "validation":
+            return [self._good(record.image) for record in mvtec_tree(category, "validation")]
+        files = sorted((record.image for record in mvtec_tree(category, "train")), key=_digest)
+        count = max(1, round(self.test_share * len(files)))
+        if split == "train":
+            return [self._good(file) for file in sorted(files[count:])]
+        self.defects.setup([self._resized(file) for file in files[:1]])
+        return [self._good(file) for file in files[:count]] + [
+            r for file in files[:count] for r in self._spoiled(file)
+        ]
+
+    def _resized(self, file: Path) -> np.ndarray:
+        size = (self.written_size, self.written_size)
+        image = read_image(file)
+        return resize_image(
+            image, Geometry(size, "stretch", None, None).place((image.shape[0], image.shape[1])), size
+        )
+
+    def _good(self, file: Path) -> ImageRecord:
+        return ImageRecord(self._write("good", file, self._resized(file)), None, label=False, defect="good")
+
+    def _spoiled(self, file: Path) -> list[ImageRecord]:
+        rng = np.random.default_rng(int.from_bytes(_digest(file)[:8]))
+        image, mask = self.defects(self._resized(file), rng)
+        if not mask.any():
+            return []
+        written = self._write("synthetic", file, image)
+        white = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2)
+        return [ImageRecord(written, self._write("mask", file, white), label=True, defect="synthetic")]
+
+    def _write(self, kind: str, file: Path, image: np.ndarray) -> Path:
+        """Write an (H, W, 3) uint8 RGB picture whole or not at all; another content has another name."""
+        content = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+        name = f"{file.stem[:80]}-{hashlib.sha256(content).hexdigest()[:8]}.png"
+        path = Path(self.written, self.category, kind, name)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(content)
+            Path(part).replace(path)
+        return path
+
+
+def _digest(file: Path) -> bytes:
+    return hashlib.sha256(file.name.encode("utf-8", "surrogateescape")).digest()

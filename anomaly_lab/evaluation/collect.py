@@ -1,0 +1,137 @@
+"""Streams the test predictions into what evaluation and pictures are made of."""
+
+import logging
+from typing import Any, NamedTuple, final
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.geometry import restore_map
+from anomaly_lab.data.images import read_mask
+from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
+from anomaly_lab.evaluation.metrics.histogram import CurveState
+from anomaly_lab.evaluation.predictor import Predictor
+from anomaly_lab.evaluation.settings import EvaluationSettings
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.types import EvalBatch, ImageRecord, Prediction
+
+log = logging.getLogger(__name__)
+TOLERANCE = 1e-5  # a histogram that can be off by more is not believed
+FEW_PIXELS = 2**24  # sorting every score of so many takes less memory (64 MiB) than the histogram
+
+
+class Scored(NamedTuple):
+    """What a method said of a test set; row i of everything belongs to record i."""
+
+    records: list[ImageRecord]
+    scores: np.ndarray  # (N,) float32
+    held_out: np.ndarray  # (M,) float32 scores of the normals kept for the threshold; (0,) if none were kept
+    pixels: Curves | None  # None where no pixel metric can be had
+    maps: np.ndarray | None  # (N, H, W) float32, if they were asked for
+    embedding: np.ndarray | None  # (N, D) float32, if asked for and the method embeds an image
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) bool, True = anomalous."""
+        return np.array([record.label for record in self.records])
+
+
+@final
+class Collector(L.Callback):
+    """Takes in the batches of one test; memory does not grow with the test set unless maps are asked for."""
+
+    def __init__(self, data: AnomalyDataModule, how: EvaluationSettings) -> None:
+        self.data = data
+        self.how = how
+
+    def collect(self, trainer: L.Trainer, method: AnomalyMethod, predictor: Predictor) -> Scored:
+        """Score the kept normals, then the test set; a second time if the pixels' histogram is too coarse.
+
+        Args:
+            trainer: has this collector among its callbacks.
+            method: is tested.
+            predictor: computes with the method.
+        """
+        self.predictor = predictor
+        normal = [found for _, found in predictor.batches(self.data.centring_images(), self.data.batch_size)]
+        self.normal_maps = torch.cat([prediction.anomaly_map[:, ::4, ::4] for prediction in normal])
+        trainer.test(method, datamodule=self.data, verbose=False)
+        kept = torch.cat([prediction.score for prediction in normal]).numpy()
+        held_out = kept if self.data.normal.records else kept[:0]
+        embedding = torch.cat(self.embeddings).numpy() if self.embeddings else None
+        return Scored(self.data.test.records, self.scores, held_out, self._precise(), self.maps, embedding)
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start afresh."""
+        assert isinstance(pl_module, AnomalyMethod)
+        count = len(self.data.test.records)
+        self.scores = np.full(count, np.nan, np.float32)
+        self.maps = np.zeros((count, *self.data.geometry().size), np.float32) if self.how.save_maps else None
+        self.embeds = self.how.overlays > 0
+        self.embeddings: list[Tensor] = []
+        self.pixels: Curves | None = None
+        unmasked = self.data.unmasked()
+        if unmasked:
+            log.warning("no pixel metrics: %d anomalous test images have no mask", unmasked)
+        elif pl_module.localises:
+            few = self._pixel_count() <= FEW_PIXELS
+            self.pixels = ExactCurves() if few else CurveState(self.normal_maps.median().item())
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: EvalBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Take in one batch, whose rows follow those of the one before."""
+        assert isinstance(pl_module, AnomalyMethod)
+        prediction = Prediction(*(value.cpu() for value in outputs))
+        rows = batch.row.tolist()
+        self.scores[rows] = prediction.score.numpy()
+        if self.maps is not None:
+            self.maps[rows] = prediction.anomaly_map.numpy()
+        if self.pixels is not None:
+            self._update(self.pixels, rows, prediction.anomaly_map)
+        if self.embeds:
+            with torch.inference_mode(), trainer.precision_plugin.forward_context():
+                embedding = pl_module.embed(batch.image)
+            self.embeds = embedding is not None
+            self.embeddings += [] if embedding is None else [embedding.float().cpu()]
+
+    def _pixel_count(self) -> int:
+        network = [self.data.geometry().size] * len(self.scores)
+        sizes = self.data.test.sizes if self.how.resolution == "original" else network
+        return sum(height * width for height, width in sizes)
+
+    def _update(self, state: Curves, rows: list[int], maps: Tensor) -> None:
+        """Add the pixels that show the photograph; padding and what a crop cut away count in no metric."""
+        split = self.data.test
+        for row, anomaly_map in zip(rows, maps.numpy(), strict=True):
+            placement = split.placements[row]
+            if self.how.resolution == "network":
+                inside = placement.target.slices
+                state.update_map(anomaly_map[inside], split.masks[row][inside])
+            else:
+                file = split.records[row].mask
+                size = split.sizes[row]
+                mask = np.zeros(size, bool) if file is None else read_mask(file, size)
+                state.update_map(restore_map(anomaly_map, placement), mask[placement.source.slices])
+
+    def _precise(self) -> Curves | None:
+        """Return the state, or one that sorts a second pass where the cells of a histogram are too coarse."""
+        bound = 0.0 if self.pixels is None else self.pixels.error_bound(self.how.fpr_limit)
+        if bound <= TOLERANCE:
+            return self.pixels
+        log.warning(
+            "pixel metrics could be off by %.1e: the test set is scored again and sorted exactly", bound
+        )
+        exact = ExactCurves()
+        for rows, prediction in self.predictor.batches(self.data.test.images, self.data.batch_size):
+            self._update(exact, rows, prediction.anomaly_map)
+        return exact

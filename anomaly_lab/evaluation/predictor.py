@@ -1,0 +1,66 @@
+"""Scores decoded images with a method, as its test step does."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Self, final
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomaly_lab.data.batches import as_tensor
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.types import Prediction, in_unit_range
+
+
+@final
+class Predictor:
+    """Takes (H, W, 3) uint8 images of the network's size, in batches that fit the device.
+
+    It gives results on the CPU.
+
+    Args:
+        method: is put on the device, in eval mode.
+        device: to compute on.
+        precision: makes the context that the method runs in, which is where mixed precision comes from.
+    """
+
+    def __init__(
+        self,
+        method: AnomalyMethod,
+        device: torch.device,
+        precision: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.method = method
+        self.device = device
+        self.precision = precision
+
+    @classmethod
+    def of(cls, trainer: L.Trainer, method: AnomalyMethod) -> Self:
+        """Return one that computes as this trainer's test does."""
+        return cls(method, trainer.strategy.root_device, trainer.precision_plugin.forward_context)
+
+    def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> Prediction:
+        """Score all images at once: maps (N, H, W) and scores (N,), float32."""
+        prediction = self._computed(self.method, images)
+        return Prediction(*(value.cpu() for value in prediction))
+
+    def panels(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, Tensor]:
+        """Return the further pictures and maps that the method has of the images, float32."""
+        return {
+            name: value.float().cpu() for name, value in self._computed(self.method.panels, images).items()
+        }
+
+    def batches(self, images: np.ndarray, batch_size: int) -> Iterator[tuple[list[int], Prediction]]:
+        """Yield the rows of (N, H, W, 3) images, some at a time and in order, with their prediction."""
+        for start in range(0, len(images), batch_size):
+            few = images[start : start + batch_size]
+            yield list(range(start, start + len(few))), self(few)
+
+    def _computed(self, computed: Callable[[Tensor], Any], images: Sequence[np.ndarray] | np.ndarray) -> Any:
+        # Between two of its loops Lightning takes a method back to the CPU.
+        self.method.to(self.device).eval()
+        batch = torch.stack([as_tensor(image) for image in images]).to(self.device)
+        with torch.inference_mode(), self.precision():
+            return computed(in_unit_range(batch))

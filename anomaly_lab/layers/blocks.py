@@ -1,0 +1,49 @@
+"""Parts of convolutional networks that more than one method uses."""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, interpolate
+
+
+def conv(before: int, after: int, kernel: int) -> nn.Sequential:
+    """One convolution without bias, batch norm, ReLU."""
+    weights = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(weights, BatchNormOfAny(after), nn.ReLU(inplace=True))
+
+
+@final
+class Float32Conv2d(nn.Conv2d):
+    """Stays in float32 under mixed precision: bf16 rounds the difference of image and reconstruction away."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return float32, of a convolution's shape."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+@final
+class BatchNormOfAny(nn.BatchNorm2d):
+    """Batch norm that also trains on one value per channel, which a batch of one pooled to 1 x 1 has.
+
+    Its variance says nothing there, so that batch is normalised by the running statistics.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x normalised, same shape."""
+        if self.training and x.numel() == x.shape[1]:
+            return batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a (B, C, h, w) map at another size.
+
+    It is averaged along an axis that shrinks, bilinear along one that grows.
+    """
+    shape = (x.shape[2], x.shape[3])
+    smaller = (min(shape[0], size[0]), min(shape[1], size[1]))
+    if smaller != shape:
+        x = adaptive_avg_pool2d(x, smaller)
+    return x if smaller == size else interpolate(x, size, mode="bilinear")

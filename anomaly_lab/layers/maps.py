@@ -1,0 +1,39 @@
+"""From a coarse anomaly map to one of the image's size."""
+
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def enlarged(
+    coarse: Tensor, size: tuple[int, int], sigma: float, aligned: Literal["edges", "corners"] = "edges"
+) -> Tensor:
+    """Return (B, h, w) maps at (B, H, W), bilinear, then smoothed by a Gaussian of ``sigma`` pixels; float32.
+
+    Both grids share their edges, or the centres of their ``corners`` (what PyTorch calls align_corners).
+
+    The edges are mirrored as `scipy.ndimage.gaussian_filter` does by default, which the papers' code calls.
+    Both steps are linear along each axis, so one matrix an axis does them. With ``sigma`` 0 nothing is
+    smoothed.
+    """
+    rows, columns = (
+        torch.from_numpy(_matrix(short, long, sigma, aligned)).to(coarse.device)
+        for short, long in zip(coarse.shape[1:], size, strict=True)
+    )
+    with torch.autocast(coarse.device.type, enabled=False):
+        return rows @ coarse.float() @ columns.T
+
+
+@lru_cache(maxsize=8)
+def _matrix(short: int, long: int, sigma: float, aligned: str) -> np.ndarray:
+    """Return what enlarges and smooths a column: (long, short) float32."""
+    units = torch.eye(short, dtype=torch.float64)[None]
+    corners = aligned == "corners"
+    columns = interpolate(units, size=long, mode="linear", align_corners=corners)[0].numpy().T
+    smooth: np.ndarray = gaussian_filter1d(columns, sigma, axis=0) if sigma > 0 else columns
+    return smooth.astype(np.float32)

@@ -1,0 +1,103 @@
+"""A finished run, used from Python."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from anomaly_lab.config.checked import Checked
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.geometry import resize_image
+from anomaly_lab.data.registration import onto
+from anomaly_lab.errors import ConfigError, RunError
+from anomaly_lab.evaluation.predictor import Predictor
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.runs.checkpoints import load_weights
+from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.types import Prediction
+
+
+@final
+class LoadedRun:
+    """The method of a finished run with its weights, its geometry and its threshold.
+
+    Attributes:
+        threshold: the score above which an image is called anomalous; None if the run kept no normals for it.
+    """
+
+    def __init__(self, path: str | Path, allow: Sequence[str]) -> None:
+        directory = RunDirectory(Path(path))
+        manifest = directory.manifest()
+        if manifest.get("status") != "done":
+            status = manifest.get("status", "missing")
+            raise RunError(f"{path}: is no finished run (status {status}); give the folder of one")
+        cfg: Any = OmegaConf.load(directory.path / "config.yaml")
+        cfg.data.synthesis = cfg.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}
+        _start_at_random(cfg)
+        try:
+            Checked.of(cfg, allow)  # before anything is built: the folder may be a stranger's
+            data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
+            self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all")
+        except (ConfigError, InstantiationException) as error:
+            made = f"it was made at commit {manifest.get('git_commit')!s:.8}"
+            reason = str(error).splitlines()[-1]
+            raise RunError(
+                f"{path}: its config does not fit this version of anomaly_lab ({reason}); {made}"
+            ) from error
+        data.crop_box = manifest["crop_box"]
+        self.geometry = data.geometry()
+        self.reference = np.load(directory.path / "reference.npz")["image"] if data.register else None
+        load_weights(self.method, directory.checkpoint, manifest["training_hash"])
+        self.bf16 = cfg.trainer.precision == "bf16-mixed"
+        self.threshold: float | None = directory.metrics().get("threshold")
+
+    def predict(self, arrays: Sequence[np.ndarray], batch_size: int = 8) -> Prediction:
+        """Score (h, w, 3) uint8 RGB photographs of any sizes, on the device that ``method`` is on.
+
+        Returns:
+            Maps (N, H, W) at the network's resolution and scores (N,), float32 on the CPU.
+
+        Raises:
+            ValueError: an array has another shape or dtype.
+        """
+        if not len(arrays):
+            raise ValueError("there is no array to score")
+        device = self.method.device
+        predictor = Predictor(
+            self.method, device, lambda: torch.autocast(device.type, torch.bfloat16, enabled=self.bf16)
+        )
+        predictions = []
+        for start in range(0, len(arrays), batch_size):
+            predictions.append(
+                predictor([self._placed(array) for array in arrays[start : start + batch_size]])
+            )
+        return Prediction(*(torch.cat(values) for values in zip(*predictions, strict=True)))
+
+    def _placed(self, array: np.ndarray) -> np.ndarray:
+        if not isinstance(array, np.ndarray):
+            kind = type(array).__name__
+            raise TypeError(f"want a list of (h, w, 3) uint8 RGB arrays, not of {kind}; see read_image")
+        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+            raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
+        if self.reference is not None:
+            array = onto(self.reference, array, None, "the array")[0]
+        return resize_image(array, self.geometry.place((array.shape[0], array.shape[1])), self.geometry.size)
+
+
+def _start_at_random(node: DictConfig) -> None:
+    """Ask for no pretrained weights and for no cache.
+
+    The weights' file may be gone; those of the run replace them.
+    """
+    for key, value in node.items():
+        if isinstance(value, DictConfig):
+            _start_at_random(value)
+        elif key == "weights":
+            node[key] = "random"
+        elif key == "gigabytes":
+            node[key] = 0

@@ -1,0 +1,104 @@
+"""What a run directory says of a run, and when: running, then done or failed, with the numbers in between."""
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from anomaly_lab.evaluation.collect import Scored
+from anomaly_lab.evaluation.evaluate import Numbers
+from anomaly_lab.evaluation.robustness import Cell
+from anomaly_lab.runs.directory import RunDirectory
+
+log = logging.getLogger(__name__)
+OURS = logging.getLogger("anomaly_lab")
+
+
+class Finished(NamedTuple):
+    """A run that is done, now or before; without metrics if another process works on it."""
+
+    metrics: dict[str, float]
+    path: Path  # of the run directory
+
+
+@contextmanager
+def recording(
+    directory: RunDirectory, config: str, overrides: Sequence[str], manifest: dict[str, Any]
+) -> Iterator[None]:
+    """Keep the manifest's status true while the body runs, which may add to ``manifest``.
+
+    Run.log gets what is logged.
+
+    A body that raises leaves ``failed`` with the error; an interrupt leaves ``running``, to be gone on with.
+
+    Args:
+        directory: held by this process.
+        config: what config.yaml shall hold.
+        overrides: as they were given.
+        manifest: what is known of the run before it begins, as plain types.
+    """
+    origin = directory.manifest().get("trained_in") if directory.checkpoint.exists() else None
+    manifest |= {"status": "running"} | ({} if origin is None else {"trained_in": origin})
+    directory.write("config.yaml", config)
+    directory.write("overrides.txt", "\n".join(overrides) + "\n")
+    directory.write_json("manifest.json", manifest)
+    journal = logging.FileHandler(directory.path / "run.log")
+    journal.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    OURS.addHandler(journal)
+    began = time.monotonic()
+    try:
+        yield
+        manifest |= {"status": "done", "seconds": round(time.monotonic() - began, 1)}
+        directory.write_json("manifest.json", manifest)
+        log.info("%s: done in %.1f s%s", directory.path, manifest["seconds"], listed(directory.metrics()))
+    except Exception as error:
+        journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
+        failed = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        directory.write_json("manifest.json", manifest | failed)
+        raise
+    finally:
+        OURS.removeHandler(journal)
+        journal.close()
+
+
+def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Sequence[Cell]) -> None:
+    """Write metrics.json, curves.npz, predictions.csv, and maps and poisoned copies where there are any."""
+    directory.write_json("metrics.json", numbers.metrics)
+    directory.write_arrays("curves.npz", numbers.curves)
+    pairs = list(zip(scored.records, scored.scores, strict=True))
+    rows = [
+        (record.image.as_posix(), record.defect, int(record.label), float(score)) for record, score in pairs
+    ]
+    directory.write_table("predictions.csv", ("path", "defect", "label", "score"), rows)
+    if scored.maps is not None:
+        directory.write_arrays(
+            "maps/maps.npz", {f"{row:05d}": found for row, found in enumerate(scored.maps)}
+        )
+    if cells:
+        clean = ("clean", 0, numbers.metrics["image_auroc"], numbers.metrics["image_ap"])
+        summary = [clean, *((cell.family, cell.severity, cell.auroc, cell.ap) for cell in cells)]
+        directory.write_table("poison.csv", ("family", "severity", "image_auroc", "image_ap"), summary)
+        copies = [
+            (record.image.as_posix(), cell.family, cell.severity, int(record.label), float(score))
+            for cell in cells
+            for record, score in zip(scored.records, cell.scores, strict=True)
+        ]
+        header = ("path", "family", "severity", "label", "score")
+        directory.write_table("poison_predictions.csv", header, copies)
+
+
+def listed(metrics: dict[str, float]) -> str:
+    """Lay out the metrics, a line each, for the log."""
+    return "".join(f"\n  {name:26s} {value:.4f}" for name, value in metrics.items())
+
+
+def finished(directory: RunDirectory, *, before: bool) -> Finished:
+    """Return a run that is done, and say so if it was done before it was asked for."""
+    metrics = directory.metrics()
+    if before:
+        way_out = "finished before, skipped; to do it again remove the folder or give tag=NAME"
+        log.info("%s: %s%s", directory.path, way_out, listed(metrics))
+    return Finished(metrics, directory.path)

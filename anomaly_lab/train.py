@@ -1,0 +1,100 @@
+"""One run: what is asked for is checked, built, trained, tested, kept and drawn. The composition root."""
+
+import logging
+from typing import Any, NamedTuple
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from anomaly_lab.config.checked import Checked
+from anomaly_lab.config.composing import Composition
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.evaluation.collect import Collector
+from anomaly_lab.evaluation.evaluate import evaluate
+from anomaly_lab.evaluation.predictor import Predictor
+from anomaly_lab.evaluation.robustness import poison_metrics, robustness
+from anomaly_lab.evaluation.settings import EvaluationSettings
+from anomaly_lab.pictures.drawing import draw
+from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.runs.identity import Identity
+from anomaly_lab.runs.lock import locked
+from anomaly_lab.runs.provenance import provenance
+from anomaly_lab.runs.recording import Finished, finished, record, recording
+from anomaly_lab.training.fitting import Place, fit, prepared
+from anomaly_lab.training.loggers.base import Mirror
+from anomaly_lab.training.plan import check_together, introduced, planned
+from anomaly_lab.training.settings import TrainerSettings
+
+log = logging.getLogger(__name__)
+
+
+class Parts(NamedTuple):
+    """What a run is built from, besides its method."""
+
+    trainer: TrainerSettings
+    evaluation: EvaluationSettings
+    logger: Mirror
+    data: AnomalyDataModule
+
+
+def run(asked: Composition) -> Finished:
+    """Train and test as asked, unless that was done; what a user can get wrong fails before it begins."""
+    cfg = asked.cfg
+    checked = Checked.of(cfg, cfg.get("allow") or (), asked.recipe, asked.overrides)
+    parts = Parts(*(built(cfg[part]) for part in Parts._fields))
+    plan = planned(parts.trainer, parts.data)
+    identity = Identity.of(checked.hashes, cfg.seed, checked.weights, parts.data)
+    directory = RunDirectory(asked.folder / f"{cfg.tag}-{identity.config_hash[:8]}-seed{cfg.seed}")
+    if not directory.wants_a_run(identity.made_from, retry=asked.retries):
+        return finished(directory, before=True)
+    device = parts.trainer.accelerator()
+    L.seed_everything(cfg.seed, verbose=False)
+    method = built(cfg.model)
+    check_together(method, parts.data, parts.evaluation)
+    method.tell(plan)
+    parts.data.setup("fit")
+    with locked(directory.path) as held:
+        if not held:
+            log.warning("%s: another process works on it; skipped", directory.path)
+            return Finished({}, directory.path)
+        if directory.wants_a_run(identity.made_from, retry=True):  # it may have ended since the first look
+            manifest = asked.described() | identity.described() | parts.data.described() | provenance(device)
+            manifest |= {"differs": checked.differs}
+            with recording(directory, OmegaConf.to_yaml(cfg, resolve=True), asked.overrides, manifest):
+                fit_and_test(parts, method, directory, manifest, checked.config)
+    return finished(directory, before=False)
+
+
+def fit_and_test(
+    parts: Parts, method: Any, directory: RunDirectory, manifest: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """Train, or take the weights of a finished training; then test, evaluate, keep and draw."""
+    settings, how, logger, data = parts
+    log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
+    log.info("%s", introduced(method, data.geometry().size))
+    if data.reference is not None:
+        directory.write_arrays("reference.npz", {"image": data.reference})
+    if not config["resume"]:
+        directory.forget_training()
+    with logger.opened(directory.path, config) as dashboards:
+        collector = Collector(data, how)
+        place = Place(directory, manifest["training_hash"], manifest["seed"])
+        trainer = prepared(settings, method, place, [collector], dashboards)
+        if (origin := fit(trainer, method, data, place)) is not None:
+            manifest["trained_in"] = origin
+            directory.write_json("manifest.json", manifest)
+        predictor = Predictor.of(trainer, method)
+        scored = collector.collect(trainer, method, predictor)
+        numbers = evaluate(scored, how, method.printed)
+        cells = robustness(predictor, data.test, data.batch_size) if how.poison else []
+        numbers.metrics.update(poison_metrics(cells))
+        record(directory, scored, numbers, cells)
+        draw(directory, data.test, scored, numbers, predictor, how)
+        for dashboard in dashboards:
+            dashboard.log_metrics(numbers.metrics, step=trainer.global_step)
+
+
+def built(node: DictConfig) -> Any:
+    """Return what a node of the config names, built from plain lists and dicts."""
+    return instantiate(node, _convert_="all")

@@ -1,0 +1,64 @@
+"""The training itself: from the start, from where it was broken off, or not at all if it was done before."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import lightning as L
+
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.runs.checkpoints import load_weights, read_checkpoint, save_weights
+from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.runs.reuse import take_weights
+from anomaly_lab.training.guard import Guard
+from anomaly_lab.training.progress import Progress
+from anomaly_lab.training.saving import Saving
+from anomaly_lab.training.settings import TrainerSettings
+
+log = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """Where a training is kept, and what it is known by."""
+
+    directory: RunDirectory
+    training_hash: str
+    seed: int
+
+
+def prepared(
+    settings: TrainerSettings,
+    method: AnomalyMethod,
+    place: Place,
+    watchers: Sequence[L.Callback],
+    dashboards: Sequence[Any],
+) -> L.Trainer:
+    """Return the trainer, with what keeps a training exact, shows it and saves it, and further callbacks."""
+    directory, training_hash, seed = place
+    saving = Saving(directory, settings.save_minutes, training_hash)
+    callbacks = [Guard(seed), Progress(directory.path), saving, *watchers]
+    settings.compile_networks(method)
+    return settings.build(directory.path, method.plan.epochs, callbacks, dashboards)
+
+
+def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, place: Place) -> str | None:
+    """Train, or take weights of a finished training that does not differ; the last weights are the weights.
+
+    Returns:
+        The name of the run that the weights were taken from, None if this run trained them.
+    """
+    directory, training_hash, _ = place
+    origin = None if directory.checkpoint.exists() else take_weights(directory, training_hash)
+    if directory.checkpoint.exists():
+        load_weights(method, directory.checkpoint, training_hash)
+        return origin
+    resume = directory.resume_checkpoint if directory.resume_checkpoint.exists() else None
+    learns = "trains" if method.automatic_optimization else "fits"
+    log.info(f"{learns} from the start" if resume is None else f"goes on from {resume}")
+    if resume is not None:
+        # Loader workers read ahead before Lightning tells the order its epoch.
+        data.order.set_epoch(read_checkpoint(resume, training_hash)["epoch"])
+    trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
+    save_weights(method, directory, training_hash)
+    return None

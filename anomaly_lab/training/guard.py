@@ -1,0 +1,57 @@
+"""What keeps a training exact: the seed of each epoch, the last step, the layout of a resumed state."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import lightning as L
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.methods.base import AnomalyMethod
+
+
+@final
+class Guard(L.Callback):
+    """Seeds torch from (seed, epoch) at each epoch start, and stops after the last step.
+
+    It also lays out a resumed state.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lay out a resumed optimizer's state. ConfigError: there is nothing that could learn."""
+        learns = any(optimizer.param_groups for optimizer in trainer.optimizers)
+        if pl_module.automatic_optimization and not learns:
+            name = type(pl_module).__name__
+            way_out = (
+                "return an optimizer, or derive the method from FittedMethod if it learns without gradients"
+            )
+            raise ConfigError(f"{name}.configure_optimizers gives no optimizer; {way_out}")
+        if trainer.global_step:
+            lay_out(trainer.optimizers)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make whatever is random inside the networks a function of (seed, epoch)."""
+        torch.manual_seed(
+            int(np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)[0])
+        )
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop where the recipe says, also within an epoch."""
+        assert isinstance(pl_module, AnomalyMethod)
+        trainer.should_stop = pl_module.automatic_optimization and trainer.global_step >= pl_module.plan.steps
+
+
+def lay_out(optimizers: Sequence[Optimizer]) -> None:
+    """Lay out a resumed state as its weights lie now: fused kernels walk both as they lie in memory."""
+    for optimizer in optimizers:
+        for weight, state in optimizer.state.items():
+            for name, value in state.items():
+                if value.shape == weight.shape:
+                    state[name] = torch.empty_like(weight).copy_(value)

@@ -1,0 +1,50 @@
+"""Before a training: whether method, data and evaluation go together, and what the method is told."""
+
+import math
+
+from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.evaluation.settings import EvaluationSettings
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.training.settings import TrainerSettings
+from anomaly_lab.types import Training
+
+
+def check_together(method: AnomalyMethod, data: AnomalyDataModule, how: EvaluationSettings) -> None:
+    """Raise ConfigError for parts that are right by themselves but not with each other."""
+    method.check_size(*data.geometry().size)
+    if data.synthesis.source != "none" and not method.pseudo:
+        raise ConfigError("synthesis: this method learns from normal images alone; give synthesis=none")
+    if how.resolution == "original" and data.register:
+        raise ConfigError("evaluation.resolution: original does not go with data.register=true; give network")
+
+
+def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
+    """Return what a training of these settings on these data is. ConfigError: it would have no steps."""
+    batches = data.batches_per_epoch
+    steps = settings.steps(batches)
+    return Training(
+        steps=steps,
+        epochs=math.ceil(steps / batches),
+        precision=settings.precision,
+        each_once=data.sampling == "shuffle",
+        augmented=data.augment is not None,
+        pseudo=data.synthesis.source != "none" and data.synthesis.ratio != 0,
+        normals=data.normals,
+    )
+
+
+def introduced(method: AnomalyMethod, size: tuple[int, int]) -> str:
+    """Return a line on what is to be trained: its size, how much of it learns, on what, for how long."""
+    parameters = list(method.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    megabytes = sum(parameter.numel() * parameter.element_size() for parameter in parameters) / 1e6
+    share = f"{learning / total:.0%} of them trainable" if total else "nothing to train by gradients"
+    plan = method.plan
+    length = f"{plan.steps} steps" if method.automatic_optimization else f"a fit over {plan.steps} batches"
+    name = type(method).__name__
+    return (
+        f"{name}: {total / 1e6:.2f} M parameters ({megabytes:.1f} MB), {share}; "
+        f"images of {size[0]} x {size[1]}; {length} in {plan.epochs} epoch{'s' if plan.epochs > 1 else ''}"
+    )

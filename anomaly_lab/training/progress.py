@@ -1,0 +1,107 @@
+"""What a training shows while it runs: a row a step in training.csv, and a line on the terminal."""
+
+import csv
+import sys
+import time
+from pathlib import Path
+from typing import Any, final
+
+import lightning as L
+import torch
+from tqdm import tqdm
+
+from anomaly_lab.errors import RunError
+from anomaly_lab.methods.base import AnomalyMethod
+
+# Steps; to read a value from an accelerator is to wait for it, so its losses are read in blocks.
+READ_EVERY = 32
+
+
+@final
+class Progress(L.Callback):
+    """Shows step, loss, images/s, the share of waiting for data, the time left.
+
+    A row a step goes to training.csv. It ends a training whose loss is not finite, before that state is
+    saved.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.file = path / "training.csv"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open both; rows that a killed run wrote after its last saved state are dropped."""
+        assert isinstance(pl_module, AnomalyMethod)
+        old = list(csv.reader(self.file.read_text().splitlines())) if self.file.exists() else []
+        begun = trainer.global_step
+        kept = [row for row in old if row and row[0].isdigit() and 0 < int(row[0]) <= begun]
+        self.rows = self.file.open("w", newline="", buffering=1)
+        self.writer = csv.writer(self.rows)
+        header = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
+        self.writer.writerows([header, *kept])
+        every = 0.5 if sys.stderr.isatty() else 15.0
+        self.bar = tqdm(
+            total=pl_module.plan.steps, initial=begun, desc="training", unit="step", mininterval=every
+        )
+        # Step, epoch, loss, learning rate, images, seconds of waiting.
+        self.unread: list[tuple[Any, ...]] = []
+        self.clock = self.ended = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What was saved between two epochs is no wait for data."""
+        self.ended = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Take the time that the loader let the device wait, and the first group's rate of the next step."""
+        self.waited = time.monotonic() - self.ended
+        self.rate = trainer.optimizers[0].param_groups[0]["lr"] if trainer.optimizers else ""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance by a step."""
+        learned = bool(outputs and trainer.optimizers)  # else there is neither loss nor learning rate
+        loss = outputs["loss"].detach() if learned else None
+        step = trainer.global_step
+        epoch = trainer.current_epoch
+        self.unread.append((step, epoch, loss, self.rate, len(batch.image), self.waited))
+        if batch.image.device.type == "cpu" or len(self.unread) == READ_EVERY:
+            self._read()
+        self.ended = time.monotonic()
+
+    def _read(self) -> None:
+        """Write and show what was not read yet; a block of steps shares its images/s."""
+        if not self.unread:
+            return
+        losses = [row[2] for row in self.unread if row[2] is not None]
+        values = (
+            [f"{loss:.7g}" for loss in torch.stack(losses).tolist()] if losses else [""] * len(self.unread)
+        )
+        before, self.clock = self.clock, time.monotonic()
+        rate, waited = (sum(row[k] for row in self.unread) / max(self.clock - before, 1e-9) for k in (4, 5))
+        for (step, epoch, _, learning_rate, _, wait), loss in zip(self.unread, values, strict=True):
+            self.writer.writerow((step, epoch, loss, learning_rate, f"{rate:.1f}", f"{wait:.4f}"))
+            if loss in {"nan", "inf", "-inf"}:
+                way_out = "lower model.learning_rate or use trainer.precision=32-true"
+                raise RunError(f"the loss is {loss} at step {step}, epoch {epoch}; {way_out}")
+        said = f"loss {float(values[-1]):.4f}, " if values[-1] else ""
+        self.bar.set_postfix_str(f"{said}{rate:.0f} images/s, {waited:.0%} waiting for data", refresh=False)
+        self.bar.update(len(self.unread))
+        self.unread = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read the rest before the state is saved."""
+        self._read()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close both."""
+        self.bar.close()
+        self.rows.close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Close both, if the error came while they were open."""
+        if "bar" in self.__dict__:
+            self.on_train_end(trainer, pl_module)

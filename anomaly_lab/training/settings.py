@@ -1,0 +1,114 @@
+"""What a run trains on: device, precision, length."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, final
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.training.saving import DirectCheckpoints
+from anomaly_lab.types import SAME_RUN
+
+log = logging.getLogger(__name__)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """The arguments of a Lightning trainer that a recipe or a user sets.
+
+    Attributes:
+        device: ``auto`` takes CUDA, else the CPU; MPS only when asked for.
+        max_epochs, max_steps: training ends at the first of the two; -1 means no limit.
+        step_limit: cuts training short whatever the recipe says; only ``trainer=debug`` sets it.
+        save_minutes: the state to resume from is saved at the end of an epoch, at most this often.
+        deterministic: ``strict`` makes an operation without a deterministic kernel an error, ``warn`` a
+            warning; ``none`` also lets cuDNN time its kernels and take the fastest.
+        compile: whether torch.compile makes kernels of the networks; where it cannot, they run as they are.
+    """
+
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], SAME_RUN]
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    max_epochs: int
+    max_steps: int
+    step_limit: int | None
+    save_minutes: Annotated[float, SAME_RUN]
+    deterministic: Literal["strict", "warn", "none"]
+    compile: bool
+
+    def accelerator(self) -> str:
+        """Return the device to run on. ConfigError: the one asked for is not there."""
+        there = {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "cpu": True,
+            "auto": True,
+        }
+        if not there[self.device]:
+            raise ConfigError(f"trainer.device: {self.device} is not available here; give trainer.device=cpu")
+        device = ("cuda" if there["cuda"] else "cpu") if self.device == "auto" else self.device
+        if self.precision == "16-mixed" and device == "cpu":
+            raise ConfigError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed or 32-true")
+        return device
+
+    def steps(self, batches: int) -> int:
+        """Return how many optimizer steps a training has whose epochs have so many batches."""
+        wanted = (self.max_steps, self.max_epochs if self.max_epochs < 0 else self.max_epochs * batches)
+        limits = [limit for limit in (*wanted, self.step_limit) if limit is not None and limit >= 0]
+        if not limits or min(limits) < 1:
+            lengths = f"trainer.max_epochs={self.max_epochs}, trainer.max_steps={self.max_steps}"
+            raise ConfigError(f"{lengths}: give one of them, at least 1; -1 means no limit")
+        return min(limits)
+
+    def compile_networks(self, method: nn.Module) -> None:
+        """Have kernels made for each network at its first call, if asked for; where it cannot be, say why."""
+        if not self.compile:
+            return
+        try:
+            torch.compile(torch.sin)(torch.ones(4, device=self.accelerator()))
+        except Exception as error:  # a missing compiler, library or header: each raises its own
+            text = "trainer.compile: torch.compile does not work here (%s); runs uncompiled"
+            log.warning(text, type(error).__name__)
+            return
+        torch._dynamo.config.suppress_errors = True  # a network that cannot be compiled runs as it is
+        for network in method.children():
+            network.compile()
+
+    def build(
+        self, path: Path, epochs: int, callbacks: Sequence[L.Callback], loggers: Sequence[Logger]
+    ) -> L.Trainer:
+        """Return a trainer of so many epochs, the last of which a callback may cut.
+
+        It keeps no record of its own. Lightning's own max_steps is not used: a state saved at an epoch's end
+        resumes inexactly with it (2.6.6).
+        """
+        logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+        # Both advise on workers, Lightning on logging intervals, too; these are decided by the recipe.
+        warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
+        # What nobody reads need not be filled with NaN first, which deterministic algorithms otherwise do.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        return L.Trainer(
+            accelerator=self.accelerator(),
+            devices=1,
+            precision=self.precision,
+            default_root_dir=path,
+            plugins=[LightningEnvironment(), DirectCheckpoints()],  # SLURM's would keep a state of its own
+            max_epochs=epochs,
+            deterministic={"strict": True, "warn": "warn", "none": False}[self.deterministic],  # type: ignore[arg-type]
+            benchmark=self.deterministic == "none",
+            callbacks=list(callbacks),
+            logger=list(loggers) or False,
+            log_every_n_steps=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+        )

@@ -1,0 +1,28 @@
+"""Enlarging and smoothing of coarse maps against SciPy and PyTorch's own interpolation."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from anomaly_lab.layers.maps import enlarged
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (5, 9), (1, 3)])
+@pytest.mark.parametrize("size", [(64, 64), (33, 70)])
+@pytest.mark.parametrize("sigma", [0.0, 1.0, 4.0])
+def test_it_is_bilinear_enlarging_then_scipys_filter(shape, size, sigma):
+    coarse = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
+    exact = torch.from_numpy(coarse)[:, None].double()
+    large = torch.nn.functional.interpolate(exact, size, mode="bilinear")[:, 0]
+    wanted = np.stack([gaussian_filter(one, sigma) if sigma else one for one in large.numpy()])
+    found = enlarged(torch.from_numpy(coarse), size, sigma)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_it_stays_in_float32_under_mixed_precision():
+    coarse = torch.rand(1, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = enlarged(coarse, (16, 16), 2.0)
+    assert torch.equal(mixed, enlarged(coarse, (16, 16), 2.0))

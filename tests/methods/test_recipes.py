@@ -1,0 +1,141 @@
+"""One contract for every recipe that is found: a new method is under test the moment its yaml exists."""
+
+import csv
+import itertools
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image
+
+import anomaly_lab
+from tests.support.runs import CONF, checked, composed, on_tree, options, ran
+from tests.support.trees import mvtec_tree
+
+RECIPES = options("model")
+# What a CPU trains in a test: the small sibling of a trained method, or a method that needs none.
+SMALL = [name for name in RECIPES if f"{name}_small" not in RECIPES]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory) -> Path:
+    return mvtec_tree(tmp_path_factory.mktemp("tree"), train=7, good=3, bad=3, size=(70, 80))
+
+
+def tiny(tree: Path, name: str) -> list[str]:
+    return [f"model={name}", *on_tree(tree), "data.image_size=64", "trainer=debug", "data.batch_size=3"]
+
+
+@pytest.mark.parametrize("synthesis", options("synthesis"))
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_recipe_takes_every_synthesis(model, synthesis):
+    assert checked(f"model={model}", "data=demo", f"synthesis={synthesis}").leaves
+
+
+@pytest.mark.parametrize("trainer", options("trainer"))
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_recipe_takes_every_trainer(model, trainer):
+    assert checked(f"model={model}", "data=demo", f"trainer={trainer}").leaves
+
+
+# All data sets share the keys that a recipe may set: a few of each with all others say what all pairs would.
+PAIRS = [(model, data) for model in RECIPES for data in ("mvtec", "folder")]
+PAIRS += [(model, data) for model in ("draem", "cpcae_knn", "hit_milf_small") for data in options("data")]
+
+
+@pytest.mark.parametrize(("model", "data"), PAIRS)
+def test_recipes_take_data_sets(model, data):
+    named = {"gtanoic": "D_A", "mpdd": "tubes", "kolektor": "KolektorSDD", "zipper": "zipper_1", "btad": "02"}
+    named |= {"visa": "pcb1", "mvtec_loco": "pushpins", "mvtec_ad2": "vial"}
+    given = {"demo": [], "folder": ["data.root=photographs"], "magnetic_tile": ["data.root=x"]}
+    wanted = given.get(data, ["data.root=x", f"data.category={named.get(data, 'part')}"])
+    assert checked(f"model={model}", f"data={data}", *wanted).leaves
+
+
+EXPERIMENTS = sorted((CONF.parent / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
+def test_every_cell_of_every_experiment_is_a_valid_config(file):
+    params = OmegaConf.load(file).hydra.sweeper.params
+    several = {key: str(values).split(",") for key, values in params.items()}
+    axes = [[f"{key}={value}" for value in (v[:1] if key == "seed" else v)] for key, v in several.items()]
+    cells = list(itertools.product(*axes))
+    assert len(cells) > 1
+    for cell in cells:
+        wanted = ["data.root=x", "data.category=part"] if "data=mvtec" in cell else []
+        assert checked(*cell, *wanted).leaves
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_every_recipe_builds_without_memory_for_its_weights(model):
+    with torch.device("meta"):
+        method = instantiate(composed(f"model={model}", "data=demo").model, _convert_="all")
+    assert all(p.is_meta for p in method.parameters())
+    assert isinstance(method.localises, bool)
+
+
+@pytest.fixture(scope="module")
+def first_run(tree, tmp_path_factory):
+    """Return a recipe's run with seed 0, done once for the tests that look at it."""
+    return lru_cache(lambda model: ran(tmp_path_factory.mktemp(model), *tiny(tree, model)))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_training_changes_the_method_and_the_run_keeps_what_it_promises(model, tree, first_run):
+    untrained = instantiate(composed(*tiny(tree, model)).model, _convert_="all").state_dict()
+    metrics, path = first_run(model)
+    trained = torch.load(path / "model.ckpt", weights_only=True)["state_dict"]
+    assert any(not torch.equal(value, untrained[key]) for key, value in trained.items())  # or another shape
+    assert {"image_auroc", "image_ap", "image_f1_max"} <= metrics.keys()
+    localises = instantiate(composed(*tiny(tree, model)).model, _convert_="all").localises
+    assert ({"pixel_auroc", "pixel_ap", "pixel_aupro"} <= metrics.keys()) is localises
+    for name in (
+        "config.yaml",
+        "overrides.txt",
+        "manifest.json",
+        "metrics.json",
+        "predictions.csv",
+        "curves.npz",
+        "training.csv",
+    ):
+        assert (path / name).stat().st_size > 0, name
+    assert not (path / "resume.ckpt").exists()
+    assert len(list((path / "maps").glob("*.png"))) == 4  # 3 + 3 images: a missed and a false one, two hits
+    assert not list(path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_prediction_has_the_promised_form_and_survives_saving(model, first_run):
+    _, path = first_run(model)
+    with (path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    arrays = [np.array(Image.open(row["path"])) for row in rows]
+    loaded = anomaly_lab.load(path)
+    prediction = loaded.predict(arrays)
+    assert prediction.anomaly_map.shape == (len(rows), 64, 64)
+    assert prediction.score.shape == (len(rows),)
+    assert prediction.anomaly_map.dtype == prediction.score.dtype == torch.float32
+    assert prediction.anomaly_map.isfinite().all()
+    scores = [float(row["score"]) for row in rows]
+    np.testing.assert_allclose(prediction.score, scores, rtol=1e-4, atol=1e-6)
+    alone = torch.cat([loaded.predict([array]).score for array in arrays])
+    torch.testing.assert_close(alone, prediction.score, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", SMALL)
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(model, tree, tmp_path, first_run):
+    again, other = (ran(tmp_path / str(seed), *tiny(tree, model), f"seed={seed}") for seed in (0, 1))
+    metrics, path = first_run(model)
+    paths = (path, again[1], other[1])
+    first, same, different = (torch.load(p / "model.ckpt", weights_only=True)["state_dict"] for p in paths)
+    assert all(torch.equal(first[key], same[key]) for key in first)
+    assert metrics == again[0]
+    learned = [key for key, value in first.items() if value.is_floating_point() and value.numel() > 1]
+    assert any(
+        not torch.equal(first[key], different[key]) for key in learned
+    )  # unlike shapes are unequal, too

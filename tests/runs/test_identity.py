@@ -1,0 +1,48 @@
+"""What makes a run this one: its config and what it is made from, wherever that lies."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomaly_lab.errors import RunError
+from tests.runs.small_runs import control, manifest
+from tests.support.runs import ran
+from tests.support.trees import mvtec_tree, write_png
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    return mvtec_tree(tmp_path / "data", size=(64, 64))
+
+
+def test_another_config_is_another_folder_and_other_data_are_an_error(tree, tmp_path):
+    _, path = ran(tmp_path, *control(tree))
+    _, other = ran(tmp_path, *control(tree), "data.image_size=24")
+    assert other != path
+    write_png(tree / "part" / "train" / "good" / "extra.png", np.full((64, 64, 3), 7, np.uint8))
+    with pytest.raises(RunError, match="data_fingerprint changed"):
+        ran(tmp_path, *control(tree))
+
+
+def test_the_same_images_elsewhere_are_the_same_data(tree, tmp_path):
+    _, path = ran(tmp_path, *control(tree))
+    shutil.copytree(tree, tmp_path / "moved")
+    assert ran(tmp_path, *control(tmp_path / "moved"))[1] == path
+
+
+def test_the_training_hash_is_of_recipe_seed_and_data(tree, tmp_path):
+    paths = [
+        ran(tmp_path / name, *control(tree), *changes)[1]
+        for name, *changes in [
+            ("a",),
+            ("b", "tag=t", "evaluation.fpr_limit=0.1"),
+            ("c", "seed=1"),
+            ("d", "data.image_size=24"),
+        ]
+    ]
+    write_png(tree / "part" / "train" / "good" / "extra.png", np.full((64, 64, 3), 7, np.uint8))
+    found = [manifest(path)["training_hash"] for path in [*paths, ran(tmp_path / "e", *control(tree))[1]]]
+    assert found[0] == found[1]
+    assert len(set(found)) == 4

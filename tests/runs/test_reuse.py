@@ -1,0 +1,83 @@
+"""A training that was done is not done again, and the run that does without says whose weights it has."""
+
+import csv
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.runs.reuse import take_weights
+from tests.runs.small_runs import manifest, tiny_draem
+from tests.support.runs import on_tree, ran
+from tests.support.trees import mvtec_tree
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    return mvtec_tree(tmp_path / "data", size=(64, 64))
+
+
+def test_keys_of_evaluation_take_the_trained_weights(tree, tmp_path):
+    _, first = ran(tmp_path, *tiny_draem(tree))
+    _, second = ran(tmp_path, *tiny_draem(tree), "model.scorer.kernel_size=3", "evaluation.fpr_limit=0.1")
+    assert second != first
+    assert manifest(second)["trained_in"] == first.name
+    assert not (second / "training.csv").exists()
+    a, b = (torch.load(p / "model.ckpt", weights_only=True)["state_dict"] for p in (first, second))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    _, third = ran(tmp_path, *tiny_draem(tree), "model.learning_rate=1e-3")
+    assert "trained_in" not in manifest(third)
+
+
+def test_the_log_says_whether_a_run_trains_and_how_often_the_gate_opened(tmp_path, caplog):
+    root = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    small = ["model=prff_small", *on_tree(root), "data.image_size=64", "data.batch_size=2"]
+    small += ["evaluation.overlays=2", "trainer=debug"]
+    with caplog.at_level(logging.INFO, "anomaly_lab"):
+        ran(tmp_path, *small, "model.progressive.iterations=1")
+        assert "trains from the start" in caplog.text
+        assert "further passes" not in caplog.text
+        caplog.clear()
+        _, path = ran(tmp_path, *small, "model.progressive.iterations=3", "model.progressive.gate=open")
+    assert "trains nothing: takes the weights of" in caplog.text
+    with (path / "predictions.csv").open() as file:
+        images = len(list(csv.DictReader(file)))
+    assert f"progressive reconstruction: {2 * images} further passes, gate open" in caplog.text
+
+
+def finished(path: Path, **manifest: str) -> RunDirectory:
+    directory = RunDirectory(path)
+    directory.write_json("manifest.json", {"status": "done", "training_hash": "h", **manifest})
+    directory.write("model.ckpt", path.name)
+    return directory
+
+
+def test_only_finished_runs_with_the_same_training_give_their_weights(tmp_path):
+    asking = RunDirectory(tmp_path / "asking")
+    asking.write_json("manifest.json", {"status": "running", "training_hash": "h"})
+    finished(tmp_path / "a", status="running")
+    finished(tmp_path / "b", training_hash="other")
+    finished(tmp_path / "c").checkpoint.unlink()
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "manifest.json").write_text("damaged")
+    assert take_weights(asking, "h") is None
+    assert not asking.checkpoint.exists()
+    finished(tmp_path / "e")
+    finished(tmp_path / "f")
+    assert take_weights(asking, "h") == "e"
+    assert asking.checkpoint.read_text() == "e"
+
+
+def test_who_took_weights_passes_on_the_name_of_who_trained_them(tmp_path):
+    finished(tmp_path / "a", trained_in="removed since")
+    assert take_weights(finished(tmp_path / "asking", status="running"), "h") == "removed since"
+
+
+def test_the_weights_outlast_the_run_that_they_came_from(tmp_path):
+    trained, asking = finished(tmp_path / "a"), RunDirectory(tmp_path / "asking")
+    asking.path.mkdir()
+    take_weights(asking, "h")
+    trained.checkpoint.unlink()
+    assert asking.checkpoint.read_text() == "a"

@@ -1,0 +1,77 @@
+"""What keeps a training exact: the seed of each epoch, the last step, a resumed state that goes on alike."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from anomaly_lab.errors import ConfigError
+from anomaly_lab.training.guard import Guard
+from tests.support.runs import on_tree, ran
+from tests.support.trees import mvtec_tree
+
+
+@pytest.mark.parametrize("saved", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("resumed", [torch.channels_last, torch.contiguous_format])
+def test_a_state_saved_under_another_layout_goes_on_alike(saved, resumed):
+    def made(layout):
+        torch.manual_seed(0)
+        network = nn.Conv2d(4, 6, 3).to(memory_format=layout)
+        return network, torch.optim.AdamW(network.parameters(), 0.01, fused=True)
+
+    def step(network, optimizer):
+        optimizer.zero_grad()
+        (network(torch.linspace(-1, 1, 4 * 64).reshape(1, 4, 8, 8)) ** 2).sum().backward()
+        optimizer.step()
+
+    network, optimizer = made(saved)
+    for _ in range(3):
+        step(network, optimizer)
+    again, its_optimizer = made(resumed)
+    again.load_state_dict(network.state_dict())
+    its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    trainer = SimpleNamespace(optimizers=[its_optimizer], global_step=3)
+    Guard(0).on_train_start(trainer, SimpleNamespace(automatic_optimization=True))
+    step(network, optimizer)
+    step(again, its_optimizer)
+    torch.testing.assert_close(again.weight, network.weight)
+
+
+@pytest.mark.parametrize("optimizers", [[], [SimpleNamespace(param_groups=[])]])
+def test_a_method_that_would_learn_but_gives_no_optimizer_is_one_line(optimizers):
+    class Forgetful:
+        automatic_optimization = True
+
+    trainer = SimpleNamespace(optimizers=optimizers, global_step=0)
+    with pytest.raises(ConfigError) as caught:
+        Guard(0).on_train_start(trainer, Forgetful())
+    assert str(caught.value).startswith(
+        "Forgetful.configure_optimizers gives no optimizer; return an optimizer"
+    )
+    assert "\n" not in str(caught.value)
+    Forgetful.automatic_optimization = False  # as of a fitted method, which needs none
+    Guard(0).on_train_start(trainer, Forgetful())
+
+
+def test_what_is_random_within_an_epoch_depends_on_seed_and_epoch_alone():
+    def drawn(seed: int, epoch: int) -> float:
+        torch.rand(7)
+        Guard(seed).on_train_epoch_start(SimpleNamespace(current_epoch=epoch), None)
+        return torch.rand(()).item()
+
+    places = [(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    values = [drawn(*place) for place in places]
+    assert len(set(values)) == 4
+    assert [drawn(*place) for place in reversed(places)] == values[::-1]
+
+
+@pytest.mark.parametrize("steps", [4, 5])
+def test_training_stops_after_its_last_step_also_within_an_epoch(steps, tmp_path):
+    """Four images in batches of two: two steps an epoch."""
+    tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))
+    small = ["model=draem_small", "data.image_size=64", "data.batch_size=2", "data.holdout=0"]
+    _, path = ran(tmp_path, *small, *on_tree(tree), f"trainer.max_steps={steps}", "evaluation.overlays=0")
+    rows = [row.split(",")[:2] for row in (path / "training.csv").read_text().splitlines()[1:]]
+    assert rows == [[str(step), str((step - 1) // 2)] for step in range(1, steps + 1)]
