@@ -27,17 +27,25 @@ def main() -> int:
     """Do what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
-        verb = taken_verb()
-        if "--version" in sys.argv[1:]:
-            print(f"anomaly_lab {importlib.metadata.version('anomaly_lab')}")
-            return 0
-        if verb and {"-h", "--help"} & set(sys.argv[1:]):
-            print(importlib.import_module(f"anomaly_lab.verbs.{verb}").__doc__)
-            return 0
-        return jobs(worker(verb), verb)
+        try:
+            return answered()
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can be caught, and not when Python ends
     except BrokenPipeError:  # whoever reads the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def answered() -> int:
+    """Answer a question about the program, or do the jobs that the command line asks for."""
+    verb = taken_verb()
+    if "--version" in sys.argv[1:]:
+        print(f"anomaly_lab {importlib.metadata.version('anomaly_lab')}")
+        return 0
+    if verb and {"-h", "--help"} & set(sys.argv[1:]):
+        print(importlib.import_module(f"anomaly_lab.verbs.{verb}").__doc__)
+        return 0
+    return jobs(worker(verb), verb)
 
 
 def taken_verb() -> str:
@@ -75,22 +83,26 @@ def jobs(work: Work, verb: str) -> int:
     """
     codes = [0]
     cells: list[tuple[list[str], dict[str, float]]] = []
+    broken: list[BrokenPipeError] = []
 
     def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
         found = dict[str, float]()
         cells.append((list(HydraConfig.get().overrides.task), found))
         try:
             found.update(work(composing.of_job(cfg)) or {})
+        except BrokenPipeError as error:
+            broken.append(error)  # raised again below: of what a job raises Hydra speaks before it ends
         except Exception as error:
             codes.append(report(error, tracebacks=TRACEBACKS))  # caught here: the other jobs of a sweep go on
         finally:
-            gc.collect()  # a job's images lie in cycles, and the next job brings its own
-            gc.freeze()  # what is left, the libraries, is not looked through again
+            tidy()
 
     try:
         check_first_word()
         prepare(verb)
         hydra.main(version_base="1.3", config_path=str(composing.ROOT / "conf"), config_name="config")(job)()
+        if broken:
+            raise broken[0]
         if len(cells) > 1 and any(metrics for _, metrics in cells):
             print(table(cells))
     except BrokenPipeError:
@@ -98,6 +110,12 @@ def jobs(work: Work, verb: str) -> int:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         codes.append(report(explained(error), tracebacks=TRACEBACKS))
     return max(codes)
+
+
+def tidy() -> None:
+    """Let go of a job's images, which lie in cycles, and look no more through what is left, the libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 def check_first_word() -> None:

@@ -30,9 +30,9 @@ log = logging.getLogger(__name__)
 
 
 class Parts(NamedTuple):
-    """What a run is built from, besides its method."""
+    """What a run is built from, besides its method; each field is built from the config key of its name."""
 
-    trainer: TrainerSettings
+    trainer: TrainerSettings  # not yet a trainer: `prepared` makes that
     evaluation: EvaluationSettings
     logger: Mirror
     data: AnomalyDataModule
@@ -48,17 +48,17 @@ def run(asked: Composition) -> Finished:
     directory = RunDirectory(asked.folder / f"{cfg.tag}-{identity.config_hash[:8]}-seed{cfg.seed}")
     if not directory.wants_a_run(identity.made_from, retry=asked.retries):
         return finished(directory, before=True)
-    device = parts.trainer.accelerator()
-    L.seed_everything(cfg.seed, verbose=False)
+    device = parts.trainer.accelerator()  # here, so that an absent device fails before anything is written
+    L.seed_everything(cfg.seed, verbose=False)  # for the first weights of the method, drawn in the next line
     method = built(cfg.model)
     check_together(method, parts.data, parts.evaluation)
     method.tell(plan)
-    parts.data.setup("fit")
+    parts.data.setup("fit")  # decodes every image, so that a damaged file fails before anything is written
     with locked(directory.path) as held:
         if not held:
             log.warning("%s: another process works on it; skipped", directory.path)
             return Finished({}, directory.path)
-        if directory.wants_a_run(identity.made_from, retry=True):  # it may have ended since the first look
+        if directory.wants_a_run(identity.made_from, retry=True):  # another process may have done it
             manifest = asked.described() | identity.described() | parts.data.described() | provenance(device)
             manifest |= {"differs": checked.differs}
             with recording(directory, OmegaConf.to_yaml(cfg, resolve=True), asked.overrides, manifest):
@@ -69,28 +69,28 @@ def run(asked: Composition) -> Finished:
 def fit_and_test(
     parts: Parts, method: Any, directory: RunDirectory, manifest: dict[str, Any], config: dict[str, Any]
 ) -> None:
-    """Train, or take the weights of a finished training; then test, evaluate, keep and draw."""
-    settings, how, logger, data = parts
+    """Train, or take a finished run's weights and name it in ``manifest``; test, evaluate, keep, draw."""
+    data = parts.data
     log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
     log.info("%s", introduced(method, data.geometry().size))
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
     if not config["resume"]:
         directory.forget_training()
-    with logger.opened(directory.path, config) as dashboards:
-        collector = Collector(data, how)
-        place = Place(directory, manifest["training_hash"], manifest["seed"])
-        trainer = prepared(settings, method, place, [collector], dashboards)
+    with parts.logger.opened(directory.path, config) as dashboards:
+        collector = Collector(data, parts.evaluation)
+        place = Place(directory, manifest["training_hash"], manifest["seed"])  # both from Identity.described
+        trainer = prepared(parts.trainer, method, place, [collector], dashboards)
         if (origin := fit(trainer, method, data, place)) is not None:
             manifest["trained_in"] = origin
             directory.write_json("manifest.json", manifest)
         predictor = Predictor.of(trainer, method)
         scored = collector.collect(trainer, method, predictor)
-        numbers = evaluate(scored, how, method.printed)
-        cells = robustness(predictor, data.test, data.batch_size) if how.poison else []
+        numbers = evaluate(scored, parts.evaluation, method.printed)
+        cells = robustness(predictor, data.test, data.batch_size) if parts.evaluation.poison else []
         numbers.metrics.update(poison_metrics(cells))
         record(directory, scored, numbers, cells)
-        draw(directory, data.test, scored, numbers, predictor, how)
+        draw(directory, data.test, scored, numbers, predictor, parts.evaluation)
         for dashboard in dashboards:
             dashboard.log_metrics(numbers.metrics, step=trainer.global_step)
 

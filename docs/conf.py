@@ -1,8 +1,11 @@
 """How Sphinx builds the site: ``sphinx-build -W --keep-going -b html docs docs/_build``."""
 
+import importlib
+import inspect
 import re
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -72,14 +75,26 @@ def plain(line: str) -> str:
     return "".join(parts)
 
 
+def commented(name: str) -> list[str]:
+    """Return what the comment beside a field of a named tuple says; Python itself says "Alias" of it."""
+    owner, _, field = name.rpartition(".")
+    module, _, kind = owner.rpartition(".")
+    source = inspect.getsource(getattr(importlib.import_module(module), kind))
+    found = re.search(rf"^    {field}: [^#\n]*# (.*)$", source, re.MULTILINE)
+    return [found[1], ""] if found else [""]
+
+
 def setup(app: Sphinx) -> None:
     """Prepare pages and docstrings as they are read."""
 
     def read(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] = outward(modules(source[0]), (DOCS / name).parent)
 
-    def docstring(*arguments: list[str]) -> None:
-        arguments[-1][:] = map(plain, arguments[-1])
+    def docstring(_: Sphinx, _what: str, name: str, *arguments: Any) -> None:
+        lines = arguments[-1]
+        if lines and lines[0].startswith("Alias for field number"):
+            lines[:] = commented(name)
+        lines[:] = map(plain, lines)
 
     app.connect("source-read", read)
     app.connect("autodoc-process-docstring", docstring, priority=100)  # napoleon adds markup later

@@ -68,7 +68,8 @@ def test_no_line_is_too_long_and_no_page_is_wider_than_a_screen():
         f"{file.relative_to(CHECKOUT)}:{number}"
         for file in files
         for number, line in enumerate(file.read_text().splitlines(), 1)
-        if len(line) > 110 and not line.startswith("#   ")  # a command, in a recipe's head
+        # Longer may be a command in a recipe's head, and what only a linter reads.
+        if len(re.sub(r" +# (noqa|type: ignore).*", "", line)) > 110 and not line.startswith("#   ")
     ]
     assert wide == []
 

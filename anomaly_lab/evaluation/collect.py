@@ -12,7 +12,7 @@ from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import restore_map
 from anomaly_lab.data.images import read_mask
 from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
-from anomaly_lab.evaluation.metrics.histogram import CurveState
+from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from anomaly_lab.evaluation.predictor import Predictor
 from anomaly_lab.evaluation.settings import EvaluationSettings
 from anomaly_lab.methods.base import AnomalyMethod
@@ -78,7 +78,7 @@ class Collector(L.Callback):
             log.warning("no pixel metrics: %d anomalous test images have no mask", unmasked)
         elif pl_module.localises:
             few = self._pixel_count() <= FEW_PIXELS
-            self.pixels = ExactCurves() if few else CurveState(self.normal_maps.median().item())
+            self.pixels = ExactCurves() if few else HistogramCurves(self.normal_maps.median().item())
 
     def on_test_batch_end(
         self,

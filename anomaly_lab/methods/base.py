@@ -20,17 +20,17 @@ class Sized(Protocol):
 
 
 class AnomalyMethod(L.LightningModule, ABC):
-    """A whole detector: it trains on `TrainBatch` and says a `Prediction` of images.
+    """A whole detector: it trains on `TrainBatch` and returns a `Prediction` of images.
 
     It is told of its training by `tell`, and asks neither the trainer nor the data. What is learned by a fit
     instead of by gradients lies in buffers whose names end in ``_``.
 
     Attributes:
-        localises: False: the map means nothing, so no pixel metric is computed.
-        printed: a name that the paper prints a metric under, and the metric that it is.
-        pseudo: True: it learns from pseudo anomalies, else from normal images alone.
-        stride: the sides of an image must be multiples of this.
-        plan: of the training; there once `tell` was called.
+        localises: whether the map means anything; if not, no pixel metric is computed.
+        printed: metrics that the paper prints under another name: that name to ours.
+        pseudo: whether it learns from pseudo anomalies; if not, from normal images alone.
+        stride: the sides of an image must be multiples of this, and two of it at least if it is above 1.
+        plan: what `tell` told; absent before.
     """
 
     localises: ClassVar[bool] = True
@@ -59,9 +59,11 @@ class AnomalyMethod(L.LightningModule, ABC):
     def check_size(self, height: int, width: int) -> None:
         """Raise ConfigError unless images of this size fit.
 
-        Two strides leave a batch norm more than one value.
+        Where the network shrinks an image, a side has at least two strides: with one, the deepest map is a
+        single value, too few for a batch norm.
         """
-        if height % self.stride or width % self.stride or min(height, width) < 2 * self.stride > 2:
+        few = self.stride > 1 and min(height, width) < 2 * self.stride
+        if height % self.stride or width % self.stride or few:
             wanted = f"multiples of {self.stride} from {2 * self.stride} on"
             raise ConfigError(
                 f"data.image_size: {type(self).__name__} takes {wanted}, not {height} x {width}"

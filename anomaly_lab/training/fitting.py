@@ -58,7 +58,8 @@ def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, plac
     log.info(f"{learns} from the start" if resume is None else f"goes on from {resume}")
     if resume is not None:
         # Loader workers read ahead before Lightning tells the order its epoch.
-        data.order.set_epoch(read_checkpoint(resume, training_hash)["epoch"])
+        loops = read_checkpoint(resume, training_hash)["loops"]
+        data.order.set_epoch(loops["fit_loop"]["epoch_progress"]["current"]["processed"])
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
     save_weights(method, directory, training_hash)
     return None

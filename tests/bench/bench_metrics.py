@@ -18,7 +18,7 @@ from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
 from anomaly_lab.evaluation.collect import TOLERANCE
 from anomaly_lab.evaluation.metrics.curves import ExactCurves
-from anomaly_lab.evaluation.metrics.histogram import CurveState
+from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 
 FPR_LIMIT, THREADS = 0.3, 2
 
@@ -46,7 +46,7 @@ def make_maps(rng: np.random.Generator, count: int, side: int) -> tuple[np.ndarr
 
 def ours(maps: np.ndarray, masks: np.ndarray, center: float) -> dict[str, float]:
     """Return all four pixel metrics, streamed one map at a time, and their error bound."""
-    state = CurveState(center)
+    state = HistogramCurves(center)
     for anomaly_map, mask in zip(maps, masks, strict=True):
         state.update_map(anomaly_map, mask)
     bound = {"error_bound": state.error_bound(FPR_LIMIT), "state_mib": state.counts.nbytes / 2**20}

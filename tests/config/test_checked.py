@@ -17,7 +17,7 @@ from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.evaluation.settings import EvaluationSettings
 from tests.config.small_frame import ALLOW, Frame, changed, complete
-from tests.support.runs import CONF, checked
+from tests.support.runs import CONF, asked, checked
 
 HERE = "tests.config.small_frame"
 
@@ -53,6 +53,30 @@ def test_a_missing_value_is_named_also_where_another_key_points_to_it():
     cfg = changed("model.integer", "${data.workers}")
     cfg.data.workers = "???"
     assert message(cfg) == "data.workers is missing: give data.workers=VALUE"
+
+
+@pytest.mark.usefixtures("_small_frame")
+@pytest.mark.parametrize(
+    ("path", "value", "typed", "line"),
+    [
+        ("model.text", 3, "model.text=3", "must be text, not 3; as text: model.text=\"'3'\""),
+        ("model.text", True, "+model.text=true", "must be text, not true; as text: model.text=\"'true'\""),
+        ("tag", 0.1, "tag=1e-1", "must be text, not 0.1; as text: tag=\"'1e-1'\""),
+        ("tag", 7, "model.text=7", "must be text, not 7; put it in quotes, to make it text"),
+        ("model.integer", 1.5, "model.integer=1.5", "must be a whole number, not 1.5"),
+    ],
+)
+def test_what_hydra_read_as_a_number_is_told_how_to_be_typed_as_text(path, value, typed, line):
+    with pytest.raises(ConfigError) as caught:
+        Checked.of(changed(path, value), ALLOW, overrides=["seed=1", typed])
+    assert str(caught.value) == f"{path} {line}"
+
+
+def test_a_list_of_numbers_is_told_how_to_be_typed_as_text():
+    asking = asked("model=nearest", "tags=[1,'b',c]")
+    with pytest.raises(ConfigError) as caught:
+        Checked.of(asking.cfg, (), asking.recipe, asking.overrides)
+    assert str(caught.value) == """tags[0] must be text, not 1; as text: tags="['1','b','c']\""""
 
 
 @pytest.mark.usefixtures("_small_frame")

@@ -11,7 +11,7 @@ from anomaly_lab.errors import ConfigError
 from anomaly_lab.evaluation import collect
 from anomaly_lab.evaluation.evaluate import evaluate
 from anomaly_lab.evaluation.metrics.curves import ExactCurves
-from anomaly_lab.evaluation.metrics.histogram import CurveState
+from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from anomaly_lab.evaluation.threshold import threshold
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.types import Prediction
@@ -149,7 +149,7 @@ def test_a_large_test_set_is_streamed_and_sorted_only_where_that_is_too_coarse(
     sizes = []
     method.register_forward_hook(lambda _, arguments, out: sizes.append(len(out.score)))
     scored, _ = collected(tmp_path, data, method, settings())
-    assert isinstance(scored.pixels, CurveState if tolerance > 0 else ExactCurves)
+    assert isinstance(scored.pixels, HistogramCurves if tolerance > 0 else ExactCurves)
     assert ("the test set is scored again" in caplog.text) == (tolerance < 0)
     assert sum(sizes) == 8 + 9 + (0 if tolerance > 0 else 9)  # the centring images, the test set, and again
     wanted = roc_auc_score(truth(data).ravel(), by_hand(data.test.records)[0].ravel())

@@ -8,7 +8,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from anomaly_lab.errors import RunError
 from anomaly_lab.evaluation.collect import TOLERANCE
 from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
-from anomaly_lab.evaluation.metrics.histogram import CurveState
+from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from tests.support.reference_metrics import (
     CASES,
     add,
@@ -25,7 +25,7 @@ LIMITS = (0.05, 0.3, 1.0)
 
 def trusted(maps: np.ndarray, masks: np.ndarray, center: float, limit: float) -> Curves:
     """What a run does: stream, and only where the bound is exceeded gather everything."""
-    state = CurveState(center)
+    state = HistogramCurves(center)
     add(state, maps, masks)
     return state if state.error_bound(limit) <= TOLERANCE else add(ExactCurves(), maps, masks)
 
@@ -45,7 +45,7 @@ def test_pixel_metrics_are_right(name):
             assert found["pixel_aupro"] == pytest.approx(area_to(limit, points_of(name)), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", [lambda: CurveState(0.0), ExactCurves])
+@pytest.mark.parametrize("kind", [lambda: HistogramCurves(0.0), ExactCurves])
 def test_a_diagonal_scratch_is_one_region(kind):
     mask = ground_truth()[2]
     anomaly_map = np.where(mask, 0, 1).astype(np.float32)
@@ -60,7 +60,7 @@ def test_a_diagonal_scratch_is_one_region(kind):
 def test_aupro_interpolates_from_the_origin_when_no_threshold_lies_below_the_limit(limit):
     mask = np.zeros((10, 10), bool)
     mask[3:5, 3:5] = True
-    for state in (CurveState(0.0), ExactCurves()):
+    for state in (HistogramCurves(0.0), ExactCurves()):
         state.update_map(np.full((10, 10), 2, np.float32), mask)
         # the curve is the line from (0, 0) to (1, 1), so the area to the limit is limit^2 / 2
         assert state.summary("pixel", limit)["pixel_aupro"] == pytest.approx(limit / 2)
@@ -85,7 +85,7 @@ def test_image_metrics_are_right(count, decimals):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("kind", [lambda: CurveState(0.0), ExactCurves])
+@pytest.mark.parametrize("kind", [lambda: HistogramCurves(0.0), ExactCurves])
 def test_a_score_that_is_not_finite_is_refused_and_nothing_is_added(kind, bad):
     state, maps, masks = kind(), noise(0).astype(np.float32), ground_truth()
     add(state, maps, masks)
@@ -100,10 +100,10 @@ def test_a_score_that_is_not_finite_is_refused_and_nothing_is_added(kind, bad):
 
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"\(3,\) .*\(3, 1\)"):
-        CurveState(0.0, 12).update(np.zeros(3, np.float32), np.zeros((3, 1), bool))
+        HistogramCurves(0.0, 12).update(np.zeros(3, np.float32), np.zeros((3, 1), bool))
 
 
-@pytest.mark.parametrize("kind", [lambda: CurveState(0.0), ExactCurves])
+@pytest.mark.parametrize("kind", [lambda: HistogramCurves(0.0), ExactCurves])
 def test_what_cannot_be_computed_is_absent(kind):
     state = kind()
     assert state.summary("image", 0.3) == {} == state.curves()
@@ -133,7 +133,7 @@ def test_curves_of_few_scores_are_complete():
     rng = np.random.default_rng(0)
     label = np.arange(60) % 3 == 0
     score = np.round(rng.standard_normal(60) + label, 1).astype(np.float32)
-    state = CurveState(0.1)
+    state = HistogramCurves(0.1)
     state.update(score, label)
     fpr, tpr, _ = roc_curve(label, score, drop_intermediate=False)
     precision, recall, _ = precision_recall_curve(label, score)
@@ -147,7 +147,7 @@ def test_curves_of_few_scores_are_complete():
 @pytest.mark.parametrize("points", [100, 500])
 def test_curves_of_many_scores_are_short_and_keep_their_areas(points):
     masks, maps = ground_truth(), noise(0).astype(np.float32)
-    state = add(CurveState(0.1), maps, masks)
+    state = add(HistogramCurves(0.1), maps, masks)
     found, numbers = state.curves(points), state.summary("pixel", 1.0)
     assert {len(column) for column in found.values()} <= set(range(points // 2, points + 1))
     for name in ("fpr", "tpr", "overlap"):

@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomaly_lab.evaluation.collect import TOLERANCE
 from anomaly_lab.evaluation.metrics.curves import ExactCurves
-from anomaly_lab.evaluation.metrics.histogram import CurveState
+from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from tests.support.reference_metrics import CASES, add, area_to, f1_max, ground_truth, noise, points_of
 
 
@@ -16,7 +16,7 @@ from tests.support.reference_metrics import CASES, add, area_to, f1_max, ground_
 def test_error_bound_is_never_exceeded(name, bits):
     masks, (maps, center) = ground_truth(), CASES[name]
     maps = maps.astype(np.float32)
-    state = CurveState(center, bits)
+    state = HistogramCurves(center, bits)
     found = add(state, maps, masks).summary("pixel", 0.3)
     bound = state.error_bound(0.3) + 1e-9
     score, truth = maps.ravel().astype(np.float64), masks.ravel()
@@ -31,7 +31,7 @@ def test_error_bound_holds_for_the_worst_order_within_a_cell(sign):
     # one coarse cell holds everything and hides a perfect (or perfectly wrong) ranking
     mask = np.arange(100).reshape(10, 10) % 2 == 0
     anomaly_map = np.where(mask, 1.1 + sign * 1e-4, 1.1).astype(np.float32)
-    state = CurveState(0.5, bits=9)
+    state = HistogramCurves(0.5, bits=9)
     state.update_map(anomaly_map, mask)
     assert state.summary("pixel", 1.0)["pixel_auroc"] == 0.5
     assert state.error_bound(1.0) == pytest.approx(0.5)
@@ -50,7 +50,7 @@ def test_a_histogram_is_enough_for_smooth_maps(offset, scale, proven):
     maps = 12 * ndimage.gaussian_filter(rng.standard_normal(masks.shape), (0, 3, 3))
     maps += 2 * ndimage.gaussian_filter(masks.astype(float), (0, 3, 3))
     maps = (offset + scale * maps).astype(np.float32)
-    state = CurveState(float(np.median(maps[::2])))
+    state = HistogramCurves(float(np.median(maps[::2])))
     found = add(state, maps, masks).summary("pixel", 0.3)
     score, truth = maps.ravel().astype(np.float64), masks.ravel()
     assert (state.error_bound(0.3) <= TOLERANCE) == proven
@@ -64,11 +64,11 @@ def test_a_histogram_is_enough_for_smooth_maps(offset, scale, proven):
 
 def test_order_split_and_merge_leave_the_same_bits():
     masks, maps = ground_truth(), noise(0).astype(np.float32)
-    whole = CurveState(0.1)
+    whole = HistogramCurves(0.1)
     add(whole, maps, masks)
-    backwards = CurveState(0.1)
+    backwards = HistogramCurves(0.1)
     add(backwards, maps[::-1], masks[::-1])
-    first, second = CurveState(0.1), CurveState(0.1)
+    first, second = HistogramCurves(0.1), HistogramCurves(0.1)
     add(first, maps[:1], masks[:1])
     add(second, maps[1:], masks[1:])
     first.merge(second)
@@ -84,12 +84,12 @@ def test_order_split_and_merge_leave_the_same_bits():
 
 def test_states_of_different_centres_do_not_merge():
     with pytest.raises(AssertionError, match="centre"):
-        CurveState(0.0, 12).merge(CurveState(1.0, 12))
+        HistogramCurves(0.0, 12).merge(HistogramCurves(1.0, 12))
 
 
 def test_batches_of_any_shape_are_the_same_scores():
     score, label = noise(0).astype(np.float32), ground_truth()
-    whole, parts = CurveState(0.0), CurveState(0.0)
+    whole, parts = HistogramCurves(0.0), HistogramCurves(0.0)
     whole.update(score, label)
     for k in range(0, score.size, 517):
         parts.update(score.ravel()[k : k + 517], label.ravel()[k : k + 517])
@@ -98,7 +98,7 @@ def test_batches_of_any_shape_are_the_same_scores():
 
 def test_the_state_does_not_grow_and_stays_under_100_mib():
     score, label = np.linspace(-1e6, 1e6, 1_000_001, dtype=np.float32), np.arange(1_000_001) % 3 == 0
-    whole, parts = CurveState(0.0), CurveState(0.0)
+    whole, parts = HistogramCurves(0.0), HistogramCurves(0.0)
     before = whole.counts.nbytes
     whole.update(score, label)
     for k in range(0, score.size, 77_777):
@@ -109,7 +109,7 @@ def test_the_state_does_not_grow_and_stays_under_100_mib():
 
 
 def test_a_state_without_both_classes_has_no_error():
-    state = CurveState(0.0)
+    state = HistogramCurves(0.0)
     assert state.error_bound(0.3) == 0
     state.update(np.ones(4, np.float32), np.ones(4, bool))
     assert state.error_bound(0.3) == 0

@@ -11,7 +11,7 @@ from anomaly_lab.data.augment.hierarchical import FAMILIES
 from anomaly_lab.evaluation.robustness import SEVERITIES, copied
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.pictures.overlays import choose
-from anomaly_lab.pictures.sheets import colour, outline, uint8
+from anomaly_lab.pictures.sheets import colour, heated, outline, uint8
 from anomaly_lab.types import Prediction
 from tests.support.data_modules import SIZE, mvtec, ready
 from tests.support.evaluation import evaluated, settings
@@ -100,12 +100,13 @@ def test_every_panel_shows_what_its_name_says(tree, tmp_path):
     scale = (maps.median().item(), maps.max().item())
     for position, (file, row) in enumerate(zip(found, rows, strict=True)):
         sheet = picture(file)
-        assert sheet.shape == (48 + TALL, 5 * (WIDE + 6), 3)
+        assert sheet.shape == (48 + TALL, 6 * (WIDE + 6), 3)
         panels = [
             data.test.images[row],
             uint8(1 - images[position]),
             colour(maps[position].numpy() / 2, *scale),
             colour(maps[position].numpy(), *scale),
+            heated(data.test.images[row], maps[position].numpy(), *scale),
             outline(data.test.images[row], data.test.masks[row]),
         ]
         for column, shown in enumerate(panels):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomaly_lab.pictures.sheets import colour, outline, png, sheet, uint8, write
+from anomaly_lab.pictures.sheets import colour, heated, outline, png, sheet, uint8, write
 
 RNG = np.random.default_rng(0)
 
@@ -29,6 +29,20 @@ def test_a_map_is_coloured_between_its_ends():
     assert light[1] < light[2] < light[3]
     assert found.flags["C_CONTIGUOUS"]
     assert np.array_equal(colour(values * 0, 0.0, 0.0), np.broadcast_to(found[:, :1], (1, 5, 3)))
+
+
+def test_heat_covers_a_picture_the_more_the_higher_the_map():
+    image = np.full((1, 5, 3), 90, np.uint8)
+    values = np.array([[-1.0, 0.0, 0.25, 1.0, 7.0]], np.float32)
+    before = image.copy()
+    found = heated(image, values, 0.0, 1.0)
+    assert (found.dtype, found.shape) == (np.uint8, image.shape)
+    assert np.array_equal(found[:, :2], image[:, :2])
+    seen = colour(values, 0.0, 1.0).astype(float)
+    for column, share in ((2, 0.75 * 0.5), (3, 0.75), (4, 0.75)):
+        wanted = 90 + share * (seen[0, column] - 90)
+        assert np.abs(found[0, column] - wanted).max() <= 1
+    assert np.array_equal(image, before)
 
 
 def test_an_outline_is_the_rim_of_the_mask_alone():

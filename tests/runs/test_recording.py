@@ -1,4 +1,4 @@
-"""What a run says of itself: its manifest while it goes on and after it, its log, and where both come from."""
+"""What a run says of itself: its manifest while it goes on and after it, its log, its origin."""
 
 import logging
 import subprocess

@@ -27,20 +27,20 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """
     state = ExactCurves()
     state.update(np.asarray(scores), np.asarray(labels))
-    return state.summary("image", 1.0)
+    return state.summary("image", fpr_limit=1.0)  # cuts AUPRO alone, which images have none of
 
 
 def pixel_metrics(
     maps: Iterable[np.ndarray], masks: Iterable[np.ndarray], fpr_limit: float = 0.3
 ) -> dict[str, float]:
-    """Return ``pixel_auroc``, ``pixel_ap``, ``pixel_f1_max`` and ``pixel_aupro``.
+    """Return ``pixel_auroc``, ``pixel_ap``, ``pixel_f1_max`` and ``pixel_aupro``, each in [0, 1].
 
     It is {} unless both classes are there.
 
     Args:
         maps: of each image, (H, W) float, unbounded; images may differ in size.
         masks: of each image, (H, W) bool, True = anomalous.
-        fpr_limit: AUPRO integrates to this false positive rate and is divided by it.
+        fpr_limit: in (0, 1]; AUPRO integrates to this false positive rate and is divided by it.
 
     Raises:
         RunError: a value is NaN or infinite.

@@ -8,7 +8,7 @@ from anomaly_lab.evaluation.metrics.curves import Curves
 
 
 @final
-class CurveState(Curves):
+class HistogramCurves(Curves):
     """A histogram of fixed size (96 MiB at 22 bits), the same for any order, split or number of processes.
 
     A cell is the sign, exponent (2**-36..2**28; the ends take the rest) and ``bits - 7`` mantissa bits of
