@@ -27,12 +27,12 @@ def run(overrides: Sequence[str] = (), *, config_dir: str | Path | None = None) 
         UserError: a subclass of it says in one line what is wrong.
     """
     # Spares Hydra where only metrics are wanted.
-    from anomaly_lab.config.composing import composed  # noqa: PLC0415
+    from anomaly_lab.config.command_line import asked_from_python  # noqa: PLC0415
 
     # Spares torch where only --help is wanted.
     from anomaly_lab.train import run as train_and_test  # noqa: PLC0415
 
-    return train_and_test(composed(overrides, None if config_dir is None else Path(config_dir)))
+    return train_and_test(asked_from_python(overrides, None if config_dir is None else Path(config_dir)))
 
 
 def load(path: str | Path, *, allow: Sequence[str] = ()) -> "LoadedRun":

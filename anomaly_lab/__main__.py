@@ -7,12 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from anomaly_lab.config import composing
+from anomaly_lab.config import composing, own_code
 from anomaly_lab.config.command_line import prepare
 from anomaly_lab.config.messages import explained, near, report
 from anomaly_lab.errors import ConfigError
@@ -100,7 +101,7 @@ def jobs(work: Work, verb: str) -> int:
     try:
         check_first_word()
         prepare(verb)
-        hydra.main(version_base="1.3", config_path=str(composing.ROOT / "conf"), config_name="config")(job)()
+        hydra.main(version_base="1.3", config_path=str(own_code.ROOT / "conf"), config_name="config")(job)()
         if broken:
             raise broken[0]
         if len(cells) > 1 and any(metrics for _, metrics in cells):
@@ -119,8 +120,13 @@ def tidy() -> None:
 
 
 def check_first_word() -> None:
-    """Raise ConfigError for a first word that is meant as a verb but is none."""
+    """Raise ConfigError for a first word that is meant as a verb but is none, and for a verb elsewhere."""
+    for before, word in pairwise(sys.argv[1:]):
+        if word in VERBS and not before.startswith("--config"):
+            raise ConfigError(f"{word} is a verb: it comes first")
     word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word in VERBS:
+        raise ConfigError(f"{word} is a second verb; give one at a time")
     if re.fullmatch(r"[a-z_]+", word):
         raise ConfigError(f"{word} is no verb, and keys are set by key=value{near(word, VERBS)}")
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.data.base import AnomalyDataModule
@@ -36,23 +36,34 @@ class LoadedRun:
         if manifest.get("status") != "done":
             status = manifest.get("status", "missing")
             raise RunError(f"{path}: is no finished run (status {status}); give the folder of one")
+        try:
+            self._open(directory, manifest, allow)
+        except RunError:
+            raise
+        except Exception as error:  # a damaged folder, or a stranger's, raises almost anything
+            reason = (str(error).strip().splitlines() or [""])[-1]
+            made = f"it was made at commit {manifest.get('git_commit')!s:.8}"
+            misfit = isinstance(error, ConfigError | InstantiationException)
+            what = "its config does not fit this version of anomaly_lab" if misfit else "cannot be loaded"
+            said = reason if misfit else f"{type(error).__name__}: {reason}"
+            raise RunError(f"{path}: {what} ({said}); {made}") from error
+
+    def _open(self, directory: RunDirectory, manifest: dict[str, Any], allow: Sequence[str]) -> None:
         cfg: Any = OmegaConf.load(directory.path / "config.yaml")
         cfg.data.synthesis = cfg.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}
-        _start_at_random(cfg)
-        try:
-            Checked.of(cfg, allow)  # before anything is built: the folder may be a stranger's
-            data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
-            self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all")
-        except (ConfigError, InstantiationException) as error:
-            made = f"it was made at commit {manifest.get('git_commit')!s:.8}"
-            reason = str(error).splitlines()[-1]
-            raise RunError(
-                f"{path}: its config does not fit this version of anomaly_lab ({reason}); {made}"
-            ) from error
+        # Before anything is built, as the folder may be a stranger's.
+        for leaf in Checked.of(cfg, allow).leaves:
+            if leaf.pretrained:  # the weights of the run replace them, and their file may be gone
+                OmegaConf.update(cfg, leaf.path, "random")
+            elif leaf.path.endswith("cache.gigabytes"):
+                OmegaConf.update(cfg, leaf.path, 0)
+        data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
+        self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all")
         data.crop_box = manifest["crop_box"]
         self.geometry = data.geometry()
         self.reference = np.load(directory.path / "reference.npz")["image"] if data.register else None
         load_weights(self.method, directory.checkpoint, manifest["training_hash"])
+        self.method.eval()
         self.bf16 = cfg.trainer.precision == "bf16-mixed"
         self.threshold: float | None = directory.metrics().get("threshold")
 
@@ -87,17 +98,3 @@ class LoadedRun:
         if self.reference is not None:
             array = onto(self.reference, array, None, "the array")[0]
         return resize_image(array, self.geometry.place((array.shape[0], array.shape[1])), self.geometry.size)
-
-
-def _start_at_random(node: DictConfig) -> None:
-    """Ask for no pretrained weights and for no cache.
-
-    The weights' file may be gone; those of the run replace them.
-    """
-    for key, value in node.items():
-        if isinstance(value, DictConfig):
-            _start_at_random(value)
-        elif key == "weights":
-            node[key] = "random"
-        elif key == "gigabytes":
-            node[key] = 0

@@ -44,11 +44,11 @@ def run(asked: Composition) -> Finished:
     checked = Checked.of(cfg, cfg.get("allow") or (), asked.recipe, asked.overrides)
     parts = Parts(*(built(cfg[part]) for part in Parts._fields))
     plan = planned(parts.trainer, parts.data)
+    device = parts.trainer.accelerator()  # first, as hashing a data set may take minutes
     identity = Identity.of(checked.hashes, cfg.seed, checked.weights, parts.data)
     directory = RunDirectory(asked.folder / f"{cfg.tag}-{identity.config_hash[:8]}-seed{cfg.seed}")
     if not directory.wants_a_run(identity.made_from, retry=asked.retries):
         return finished(directory, before=True)
-    device = parts.trainer.accelerator()  # here, so that an absent device fails before anything is written
     L.seed_everything(cfg.seed, verbose=False)  # for the first weights of the method, drawn in the next line
     method = built(cfg.model)
     check_together(method, parts.data, parts.evaluation)
@@ -61,29 +61,27 @@ def run(asked: Composition) -> Finished:
         if directory.wants_a_run(identity.made_from, retry=True):  # another process may have done it
             manifest = asked.described() | identity.described() | parts.data.described() | provenance(device)
             manifest |= {"differs": checked.differs}
+            if not cfg.resume:
+                directory.forget_training()
             with recording(directory, OmegaConf.to_yaml(cfg, resolve=True), asked.overrides, manifest):
-                fit_and_test(parts, method, directory, manifest, checked.config)
+                fit_and_test(parts, method, directory, identity, checked.config)
     return finished(directory, before=False)
 
 
 def fit_and_test(
-    parts: Parts, method: Any, directory: RunDirectory, manifest: dict[str, Any], config: dict[str, Any]
+    parts: Parts, method: Any, directory: RunDirectory, identity: Identity, config: dict[str, Any]
 ) -> None:
-    """Train, or take a finished run's weights and name it in ``manifest``; test, evaluate, keep, draw."""
+    """Train, or take the weights of a finished training; then test, evaluate, keep and draw."""
     data = parts.data
     log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
     log.info("%s", introduced(method, data.geometry().size))
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
-    if not config["resume"]:
-        directory.forget_training()
     with parts.logger.opened(directory.path, config) as dashboards:
         collector = Collector(data, parts.evaluation)
-        place = Place(directory, manifest["training_hash"], manifest["seed"])  # both from Identity.described
+        place = Place(directory, identity.training_hash, identity.seed)
         trainer = prepared(parts.trainer, method, place, [collector], dashboards)
-        if (origin := fit(trainer, method, data, place)) is not None:
-            manifest["trained_in"] = origin
-            directory.write_json("manifest.json", manifest)
+        fit(trainer, method, data, place)
         predictor = Predictor.of(trainer, method)
         scored = collector.collect(trainer, method, predictor)
         numbers = evaluate(scored, parts.evaluation, method.printed)

@@ -11,6 +11,8 @@ from torch import Tensor
 EVALUATION_ONLY = "evaluation only"
 # Annotated[int, SAME_RUN] marks an argument that no result depends on: changing it makes no other run.
 SAME_RUN = "same run"
+# Annotated[str, PRETRAINED] marks an argument that says which weights a network starts from.
+PRETRAINED = "pretrained weights"
 
 
 def in_unit_range(image: Tensor) -> Tensor:

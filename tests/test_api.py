@@ -134,6 +134,34 @@ def test_code_beside_ones_own_recipe_is_found_but_only_if_allowed(tree, tmp_path
     assert done.metrics == finished(tree, tmp_path, *control(tree)).metrics
 
 
+def test_a_config_dir_that_is_not_there_is_one_line(tree, tmp_path):
+    with pytest.raises(ConfigError, match="^config_dir: .*nowhere is no folder"):
+        finished(tree, tmp_path, *control(tree), config_dir=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["torch.py", "json/__init__.py", "tests/__init__.py"])
+def test_own_code_may_not_take_the_name_of_a_module_that_is_there(name, tree, tmp_path):
+    file = tmp_path / "own" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    with pytest.raises(ConfigError, match="there is a module .* already"):
+        finished(tree, tmp_path, *control(tree), config_dir=tmp_path / "own")
+    assert str(tmp_path / "own") not in sys.path
+
+
+def test_a_run_from_python_keeps_its_log(tree, tmp_path):
+    done = finished(tree, tmp_path, *control(tree), "seed=5")
+    lines = (done.path / "run.log").read_text()
+    assert "fits from the start" in lines
+    assert "done in" in lines
+    assert "image_auroc" in lines
+
+
+def test_a_loaded_method_does_not_train(tree, tmp_path):
+    done = finished(tree, tmp_path, *tiny_draem(tree))
+    assert not any(module.training for module in anomaly_lab.load(done.path).method.modules())
+
+
 def test_importing_the_package_brings_no_library():
     script = "import sys, anomaly_lab; print({'torch', 'hydra', 'numpy', 'lightning'} & set(sys.modules))"
     command = [sys.executable, "-c", script]

@@ -13,7 +13,7 @@ import pytest
 
 import anomaly_lab
 from anomaly_lab.__main__ import main
-from anomaly_lab.config import composing
+from anomaly_lab.config import own_code
 from tests.support.documents import blocks, commands, few_cells, pages, photographs, small
 from tests.support.runs import CHECKOUT
 from tests.support.trees import normal_image, write_png
@@ -91,7 +91,7 @@ def test_the_python_of_a_page_runs(page, desk, monkeypatch):
     """The pieces of a page build on each other, so they run in one namespace, on the data of this test."""
     monkeypatch.chdir(desk)
     monkeypatch.setattr(sys, "path", sys.path[:])
-    composing.on_path(desk / "my_folder")
+    own_code.on_path(desk / "my_folder")
     write_png(desk / "part.png", normal_image((72, 96), 99))
     run = anomaly_lab.run
 

@@ -22,7 +22,7 @@ FOLDERS = {
 }
 # Imports of our own modules inside a function, each with the heavy library that it spares.
 LAZY = {
-    ("__init__.py", "anomaly_lab.config.composing"): "Hydra, where only metrics are wanted",
+    ("__init__.py", "anomaly_lab.config.command_line"): "Hydra, where only metrics are wanted",
     ("__init__.py", "anomaly_lab.train"): "torch, where only --help is wanted",
     ("__init__.py", "anomaly_lab.loading"): "torch, as above",
     ("__main__.py", "anomaly_lab.train"): "torch, as above",

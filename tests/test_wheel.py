@@ -14,7 +14,8 @@ import json, sys
 sys.path = [entry for entry in sys.path if entry != sys.argv[1]]
 import anomaly_lab
 from anomaly_lab.config.checked import Checked
-from anomaly_lab.config.composing import ROOT, composed
+from anomaly_lab.config.composing import composed
+from anomaly_lab.config.own_code import ROOT
 from omegaconf import OmegaConf
 
 groups = ("conf/model", "experiments")

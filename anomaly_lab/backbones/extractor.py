@@ -1,7 +1,7 @@
 """Features of a pretrained, frozen network: it computes, and nothing else."""
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Annotated, Literal, final
 
 import timm
 import torch
@@ -11,6 +11,7 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, avg_po
 from anomaly_lab.backbones import timm_networks
 from anomaly_lab.backbones import weights as sources
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.types import PRETRAINED
 
 FEW = 4  # images at once on a CPU: what fits its caches is up to twice as fast, and takes less memory
 Pool = Literal["none", "avg", "max", "cascade"]
@@ -41,7 +42,9 @@ class FeatureExtractor(nn.Module):
     mean: Tensor  # (3, 1, 1)
     std: Tensor
 
-    def __init__(self, name: str, weights: str, layers: Sequence[str], pool: Pool) -> None:
+    def __init__(
+        self, name: str, weights: Annotated[str, PRETRAINED], layers: Sequence[str], pool: Pool
+    ) -> None:
         super().__init__()
         sources.check(name, weights)
         self.name = name

@@ -1,7 +1,7 @@
 """Some layers of a network that a method trains on from pretrained weights."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Annotated, final
 
 import timm
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from anomaly_lab.backbones import timm_networks
 from anomaly_lab.backbones import weights as sources
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.types import PRETRAINED
 
 
 @final
@@ -30,8 +31,13 @@ class TrainedBackbone(nn.Module):
     mean: Tensor  # (3, 1, 1)
     std: Tensor
 
-    # To freeze or not is an ablation.
-    def __init__(self, name: str, weights: str, layers: Sequence[str], freeze: bool) -> None:  # noqa: FBT001
+    def __init__(
+        self,
+        name: str,
+        weights: Annotated[str, PRETRAINED],
+        layers: Sequence[str],
+        freeze: bool,  # noqa: FBT001 - an ablation
+    ) -> None:
         super().__init__()
         sources.check(name, weights)
         self.name = name

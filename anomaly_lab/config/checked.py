@@ -59,9 +59,8 @@ class Checked:
             config: Any = OmegaConf.to_container(cfg, resolve=True)
             leaves = Schema(Frame, allow).leaves(config)
             _check_frame(config)
-            # Other keys point to the seed: with another one they, too, differ, and are told from a value of
-            # their own.
-            neutral: Any = OmegaConf.to_container(OmegaConf.merge(cfg, {"seed": 0}), resolve=True)
+            another = {"seed": config["seed"] - 1 if config["seed"] else 1}
+            other: Any = OmegaConf.to_container(OmegaConf.merge(cfg, another), resolve=True)
         except MisfitError as error:
             typed = {key.lstrip("+"): text for key, _, text in (given.partition("=") for given in overrides)}
             raise ConfigError(misfit(error.value, error.want, error.path, typed)) from error
@@ -73,13 +72,17 @@ class Checked:
                 else f"{error.full_key}: {error.msg}"
             )
             raise ConfigError(line.partition("\n")[0]) from error
-        pairs = zip(flat(config), flat(neutral), strict=True)
-        seeded = {path: other for (path, value), (_, other) in pairs if value != other}
-        identity = [(leaf, _named(leaf, seeded)) for leaf in leaves if not leaf.same_run]
-        whole = {leaf.path: value for leaf, value in identity}
-        weights = {leaf.path: value for leaf, value in identity if not leaf.evaluation_only}
+        # What points to the seed counts alike for all, as a run's name has the seed.
+        follows = {leaf.path for leaf in leaves if _at(config, leaf.path) != _at(other, leaf.path)}
+        values = {
+            leaf.path: "follows the seed" if leaf.path in follows else _named(leaf)
+            for leaf in leaves
+            if not leaf.same_run
+        }
+        only = {leaf.path for leaf in leaves if leaf.evaluation_only}
+        weights = {path: value for path, value in values.items() if path not in only}
         differs = {} if recipe is None else _differing(cfg, recipe, config, leaves)
-        return cls(config, leaves, _hashed(whole), _hashed(weights), differs)
+        return cls(config, leaves, _hashed(values), _hashed(weights), differs)
 
     @property
     def hashes(self) -> tuple[str, str]:
@@ -88,8 +91,8 @@ class Checked:
 
     @property
     def weights(self) -> list[str]:
-        """What the keys called ``weights`` of networks say: imagenet, bundled, random or a file."""
-        return [leaf.value for leaf in self.leaves if leaf.path.endswith(".weights")]
+        """What the networks start from: imagenet, bundled, random or a file, each as the config says it."""
+        return [leaf.value for leaf in self.leaves if leaf.pretrained]
 
 
 def _check_frame(config: dict[str, Any]) -> None:
@@ -105,11 +108,18 @@ def _check_frame(config: dict[str, Any]) -> None:
         raise ConfigError(f"{given}: {tags}; a seed lies in 0 .. 2^32 - 1")
 
 
-def _named(leaf: Leaf, seeded: dict[str, Any]) -> Any:
+def _at(config: Any, path: str) -> Any:
+    """Return the value at a leaf's path, such as ``synthesis.members[0].seed``."""
+    for step in re.findall(r"[^.\[\]]+", path):
+        config = config[int(step) if isinstance(config, list) else step]
+    return config
+
+
+def _named(leaf: Leaf) -> Any:
     """Return what a leaf counts as; a class of ours by its name, so that moving a file makes no other run."""
     if leaf.path.endswith("_target_") and leaf.value.startswith(f"{PACKAGE}."):
         return leaf.value.rpartition(".")[2]
-    return seeded.get(leaf.path, leaf.value)
+    return leaf.value
 
 
 def _hashed(values: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from anomaly_lab.config.composing import find_own, store_experiments
-from anomaly_lab.config.messages import quoted
+from anomaly_lab.config.composing import Composition, composed, store_experiments
+from anomaly_lab.config.messages import explained, quoted
+from anomaly_lab.config.own_code import find_own
 from anomaly_lab.errors import ConfigError
 
 PLAIN = r"-\w|--[\w-]+|[+\w.@/]+=[A-Za-z0-9_/][A-Za-z0-9_/-]*"  # Hydra reads these as they are
@@ -47,9 +48,7 @@ def prepare(verb: str = "") -> None:
     Raises:
         ConfigError: an argument cannot be meant, or has another name here.
     """
-    sys.argv[1:] = [_renamed(argument, verb) for argument in sys.argv[1:]]
-    if not all(re.fullmatch(PLAIN, argument) for argument in sys.argv[1:]):
-        sys.argv[1:] = [keep_text(keep_path(argument)) for argument in sys.argv[1:]]
+    sys.argv[1:] = readable(sys.argv[1:], verb)
     parser = get_args_parser()
     parser.exit_on_error = False
     options, unknown = parser.parse_known_args()
@@ -61,6 +60,24 @@ def prepare(verb: str = "") -> None:
     if options.config_dir:
         find_own(Path(options.config_dir))
     store_experiments()
+
+
+def asked_from_python(overrides: Sequence[str], config_dir: Path | None) -> Composition:
+    """Compose what the same words on the command line ask for. ConfigError: they cannot be composed."""
+    words = readable(overrides, "")
+    _check_words(words)
+    try:
+        return composed(words, config_dir)
+    except Exception as error:
+        raise explained(error) from error
+
+
+def readable(arguments: Sequence[str], verb: str) -> list[str]:
+    """Return the arguments as Hydra's grammar reads what they mean."""
+    renamed = [_renamed(argument, verb) for argument in arguments]
+    if all(re.fullmatch(PLAIN, argument) for argument in renamed):
+        return renamed
+    return [keep_text(keep_path(argument)) for argument in renamed]
 
 
 def _renamed(argument: str, verb: str) -> str:
@@ -103,7 +120,7 @@ def keep_text(argument: str) -> str:
     A list keeps its brackets: each item that Hydra cannot read is quoted.
     """
     key, equals, value = argument.partition("=")
-    if argument.startswith("-") or not equals or _is_read(argument):
+    if argument.startswith("-") or not equals or _is_read(f"x={value}"):
         return argument
     if re.fullmatch(WORDS, value):
         return quoted(key, value)

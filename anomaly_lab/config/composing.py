@@ -1,7 +1,5 @@
 """From overrides to one composed config, by Hydra: of the job that the command line runs, or from Python."""
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -18,10 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from anomaly_lab.config import own_code
 from anomaly_lab.errors import ConfigError
 
-PACKAGE = Path(__file__).parent.parent
-ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # in a wheel; in a checkout
 GROUPS = ("model", "data", "synthesis", "trainer", "logger")
 
 
@@ -59,7 +56,10 @@ def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Compos
     """Compose from Python as the command line does; ConfigError: it would be a sweep."""
     store_experiments()
     if config_dir is not None:
-        find_own(config_dir)
+        if not config_dir.is_dir():
+            raise ConfigError(f"config_dir: {config_dir} is no folder; give that of your recipes")
+        own_code.find_own(config_dir)
+    _as_composed.cache_clear()  # from Python a recipe may have been edited since
     with _hydra(config_dir):
         cfg = compose("config", list(overrides), return_hydra_config=True)
         found = _composition(cfg, cfg.hydra)
@@ -74,24 +74,8 @@ def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Compos
 
 def store_experiments() -> None:
     """Make the folder experiments/ a config group: one is a folder inside conf/, or what is stored."""
-    for file in (ROOT / "experiments").glob("*.yaml"):
+    for file in (own_code.ROOT / "experiments").glob("*.yaml"):
         ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiment", package="_global_")
-
-
-def find_own(folder: Path) -> None:
-    """Let own code beside own recipes be found, by this process and those that it starts."""
-    for file in folder.glob("*/*.yaml"):
-        if any((group / file.parent.name / file.name).exists() for group in (ROOT / "conf", ROOT)):
-            raise ConfigError(f"{file}: there is a shipped option of this name; rename the file")
-    on_path(folder)
-
-
-def on_path(folder: Path) -> None:
-    """Put a folder on the import path, of this process and those that it starts."""
-    found = str(folder.resolve())
-    if found not in sys.path:
-        sys.path.insert(0, found)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (found, os.environ.get("PYTHONPATH"))))
 
 
 def _composition(cfg: DictConfig, hydra: DictConfig) -> Composition:
@@ -111,7 +95,7 @@ def _as_composed(model: str, data: str, sources: tuple[str, ...]) -> DictConfig:
 @contextmanager
 def _hydra(config_dir: Path | None) -> Iterator[None]:
     """Let Hydra read conf/ and perhaps a folder besides, also inside somebody's own Hydra application."""
-    searched = create_config_search_path(str(ROOT / "conf"))
+    searched = create_config_search_path(str(own_code.ROOT / "conf"))
     if config_dir is not None:
         schema = SearchPathQuery(provider="schema")
         searched.prepend("command-line", f"file://{config_dir.resolve()}", schema)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, Union, final, 
 
 from anomaly_lab.config.messages import misfit, near
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN
+from anomaly_lab.types import EVALUATION_ONLY, PRETRAINED, SAME_RUN
 
 PACKAGE = "anomaly_lab"
 NODE = {"_target_": str, "_partial_": bool}
@@ -22,6 +22,7 @@ class Leaf(NamedTuple):
     value: Any  # a float where one is wanted, also if a whole number was given
     evaluation_only: bool = False  # no training depends on it
     same_run: bool = False  # no result depends on it
+    pretrained: bool = False  # it says what weights a network starts from
 
 
 class MisfitError(ConfigError):
@@ -50,7 +51,7 @@ class Schema:
 
     def __init__(self, frame: type, allow: Collection[str] = ()) -> None:
         self.frame = frame
-        self.allow = allow
+        self.allow = [allow] if isinstance(allow, str) else list(allow)
 
     def leaves(self, content: Mapping[str, Any]) -> list[Leaf]:
         """Return the leaves. ConfigError: with the full path, what is wanted there, and any near miss."""
@@ -74,8 +75,11 @@ class Schema:
     def _marked(self, value: Any, want: Any, path: str) -> Iterator[Leaf]:
         inner, *marks = get_args(want)
         for leaf in self._leaves(value, inner, path):
-            evaluation_only = leaf.evaluation_only or EVALUATION_ONLY in marks
-            yield leaf._replace(evaluation_only=evaluation_only, same_run=leaf.same_run or SAME_RUN in marks)
+            yield leaf._replace(
+                evaluation_only=leaf.evaluation_only or EVALUATION_ONLY in marks,
+                same_run=leaf.same_run or SAME_RUN in marks,
+                pretrained=leaf.pretrained or PRETRAINED in marks,
+            )
 
     def _first_fit(self, value: Any, want: Any, path: str) -> list[Leaf]:
         errors = []
@@ -110,7 +114,7 @@ class Schema:
             return dict.fromkeys(node, (*get_args(want), Any, Any)[1])
         elif origin is not self.frame:
             raise MisfitError(node, want, path)
-        parameters = list(inspect.signature(schema, eval_str=True).parameters.values())
+        parameters = list(_signature(schema, path).parameters.values())
         parameters = parameters[node.get("_partial_") is True :]  # the first argument comes at the call
         known = (NODE if "_target_" in node else {}) | {p.name: p.annotation for p in parameters}
         for key in (key for key in node if key not in known):
@@ -125,9 +129,7 @@ class Schema:
         """
         target: Callable[..., Any] = self._located(node["_target_"], f"{path}._target_")
         later = get_origin(want) is Callable
-        made = (
-            target if inspect.isclass(target) else inspect.signature(target, eval_str=True).return_annotation
-        )
+        made = target if inspect.isclass(target) else _signature(target, path).return_annotation
         kind = get_args(want)[-1] if later else want
         if kind is not Any and node.get("_partial_", False) is not later:
             raise ConfigError(f"{path}._partial_ must be {str(later).lower()}")
@@ -172,3 +174,14 @@ def _scalar(value: Any, want: Any, path: str) -> Any:
     if want in (Any, type(value)) or any(value == x and type(value) is type(x) for x in literal):
         return value
     raise MisfitError(value, want, path)
+
+
+def _signature(target: Callable[..., Any], path: str) -> inspect.Signature:
+    """Return the signature with its annotations as types. ConfigError: one cannot be read."""
+    try:
+        return inspect.signature(target, eval_str=True)
+    except Exception as error:  # an annotation that is a text is code, which may raise anything
+        name = getattr(target, "__name__", str(target))
+        reason = " ".join(str(error).split())
+        way_out = "import what its annotations name, also at run time"
+        raise ConfigError(f"{path}: the signature of {name} cannot be read ({reason}); {way_out}") from error

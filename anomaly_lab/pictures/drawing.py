@@ -20,9 +20,9 @@ def draw(
     how: EvaluationSettings,
 ) -> None:
     """Draw curves, embeddings, overlays, and poisoned copies where they were scored; none with overlays=0."""
-    if "poisoned_image_auroc" in numbers.metrics:
-        draw_copies(directory, test)
     if how.overlays:
+        if "poisoned_image_auroc" in numbers.metrics:
+            draw_copies(directory, test)
         draw_curves(directory, numbers)
         if scored.embedding is not None:
             draw_embedding(directory, scored.records, scored.embedding)

@@ -26,6 +26,10 @@ class RunDirectory:
         """Return manifest.json, empty if there is none."""
         return self._read_json("manifest.json")
 
+    def note(self, **facts: Any) -> None:
+        """Add facts to manifest.json."""
+        self.write_json("manifest.json", self.manifest() | facts)
+
     def metrics(self) -> dict[str, float]:
         """Return metrics.json, empty if there is none."""
         return self._read_json("metrics.json")

@@ -28,9 +28,7 @@ class Finished(NamedTuple):
 def recording(
     directory: RunDirectory, config: str, overrides: Sequence[str], manifest: dict[str, Any]
 ) -> Iterator[None]:
-    """Keep the manifest's status true while the body runs, which may add to ``manifest``.
-
-    Run.log gets what is logged.
+    """Keep the manifest's status true while the body runs; run.log gets what is logged.
 
     A body that raises leaves ``failed`` with the error; an interrupt leaves ``running``, to be gone on with.
 
@@ -41,25 +39,27 @@ def recording(
         manifest: what is known of the run before it begins, as plain types.
     """
     origin = directory.manifest().get("trained_in") if directory.checkpoint.exists() else None
-    manifest |= {"status": "running"} | ({} if origin is None else {"trained_in": origin})
+    known = {"status": "running"} | manifest | ({} if origin is None else {"trained_in": origin})
     directory.write("config.yaml", config)
     directory.write("overrides.txt", "\n".join(overrides) + "\n")
-    directory.write_json("manifest.json", manifest)
+    directory.write_json("manifest.json", known)
     journal = logging.FileHandler(directory.path / "run.log")
     journal.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     OURS.addHandler(journal)
+    level = OURS.level
+    OURS.setLevel(logging.INFO)  # outside the command line nobody else asks for it
     began = time.monotonic()
     try:
         yield
-        manifest |= {"status": "done", "seconds": round(time.monotonic() - began, 1)}
-        directory.write_json("manifest.json", manifest)
-        log.info("%s: done in %.1f s%s", directory.path, manifest["seconds"], listed(directory.metrics()))
+        seconds = round(time.monotonic() - began, 1)
+        directory.note(status="done", seconds=seconds)
+        log.info("%s: done in %.1f s%s", directory.path, seconds, listed(directory.metrics()))
     except Exception as error:
         journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
-        failed = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        directory.write_json("manifest.json", manifest | failed)
+        directory.note(status="failed", error=f"{type(error).__name__}: {error}")
         raise
     finally:
+        OURS.setLevel(level)
         OURS.removeHandler(journal)
         journal.close()
 

@@ -9,18 +9,19 @@ from anomaly_lab.runs.directory import RunDirectory
 log = logging.getLogger(__name__)
 
 
-def take_weights(directory: RunDirectory, training_hash: str) -> str | None:
-    """Take the weights of the first finished run beside it with the same training.
+def take_weights(directory: RunDirectory, training_hash: str) -> None:
+    """Take the weights of the first finished run beside it with the same training, if there is one.
 
-    Return its name, None if none is.
+    The manifest names that run, as ``trained_in``, before the weights are there.
     """
     for file in sorted(directory.path.parent.glob("*/manifest.json")):
         trained = RunDirectory(file.parent)
         if trained.path != directory.path and _is_finished(trained, training_hash):
+            origin = trained.manifest().get("trained_in", trained.path.name)
+            directory.note(trained_in=origin)
             _copy(trained, directory)
             log.info("trains nothing: takes the weights of %s", trained.path)
-            return str(trained.manifest().get("trained_in", trained.path.name))
-    return None
+            return
 
 
 def _is_finished(trained: RunDirectory, training_hash: str) -> bool:

@@ -42,17 +42,14 @@ def prepared(
     return settings.build(directory.path, method.plan.epochs, callbacks, dashboards)
 
 
-def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, place: Place) -> str | None:
-    """Train, or take weights of a finished training that does not differ; the last weights are the weights.
-
-    Returns:
-        The name of the run that the weights were taken from, None if this run trained them.
-    """
+def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, place: Place) -> None:
+    """Train, or take the weights of a training that does not differ; the last weights are the weights."""
     directory, training_hash, _ = place
-    origin = None if directory.checkpoint.exists() else take_weights(directory, training_hash)
+    if not directory.checkpoint.exists():
+        take_weights(directory, training_hash)
     if directory.checkpoint.exists():
         load_weights(method, directory.checkpoint, training_hash)
-        return origin
+        return
     resume = directory.resume_checkpoint if directory.resume_checkpoint.exists() else None
     learns = "trains" if method.automatic_optimization else "fits"
     log.info(f"{learns} from the start" if resume is None else f"goes on from {resume}")
@@ -62,4 +59,3 @@ def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, plac
         data.order.set_epoch(loops["fit_loop"]["epoch_progress"]["current"]["processed"])
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
     save_weights(method, directory, training_hash)
-    return None

@@ -151,16 +151,11 @@ def test_without_a_config_dir_the_import_path_stays_as_it_is():
     assert (sys.path, os.environ["PYTHONPATH"]) == (before, "before")
 
 
-SHIPPED_ELSEWHERE = pytest.mark.xfail(
-    reason="find_own looks in ROOT/experiment; the folder is ROOT/experiments"
-)
-
-
 @pytest.mark.parametrize(
     "name",
     [
         *("model/nearest.yaml", "data/mvtec.yaml", "logger/csv.yaml"),
-        pytest.param("experiment/demo.yaml", marks=SHIPPED_ELSEWHERE),
+        "experiment/demo.yaml",
     ],
 )
 def test_an_own_recipe_with_a_shipped_name_is_refused_and_not_imported_from(name, tmp_path):

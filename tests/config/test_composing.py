@@ -10,7 +10,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from anomaly_lab.config.composing import GROUPS, Composition, composed, on_path
+from anomaly_lab.config.command_line import asked_from_python
+from anomaly_lab.config.composing import GROUPS, Composition, composed
+from anomaly_lab.config.own_code import on_path
 from anomaly_lab.errors import ConfigError, UserError
 from tests.support.runs import CONF
 
@@ -151,10 +153,6 @@ def test_an_experiment_that_is_told_to_be_one_run_is_one():
     assert asked.cfg.tag == sweep.get("tag", "run")
 
 
-UNEXPLAINED = pytest.mark.xfail(reason="composed() lets Hydra's own errors out, of many lines")
-
-
-@UNEXPLAINED
 @pytest.mark.parametrize(
     ("given", "line"),
     [
@@ -167,16 +165,12 @@ UNEXPLAINED = pytest.mark.xfail(reason="composed() lets Hydra's own errors out, 
 )
 def test_what_cannot_be_composed_is_one_line_of_ours(given, line):
     with pytest.raises(UserError) as caught:
-        composed(["model=nearest", given])
+        asked_from_python(["model=nearest", given], None)
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
 
 
 # Recipes of one's own
-
-UNSEARCHED = pytest.mark.xfail(
-    reason="the recipe with nothing else given is composed without hydra.searchpath"
-)
 
 
 @pytest.mark.parametrize("name", ["mine", "it's, mine", "mi ne", "ä=[x]"])

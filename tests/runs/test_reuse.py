@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from anomaly_lab.runs import reuse
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.reuse import take_weights
 from tests.runs.small_runs import manifest, tiny_draem
@@ -62,17 +63,31 @@ def test_only_finished_runs_with_the_same_training_give_their_weights(tmp_path):
     finished(tmp_path / "c").checkpoint.unlink()
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "manifest.json").write_text("damaged")
-    assert take_weights(asking, "h") is None
+    take_weights(asking, "h")
     assert not asking.checkpoint.exists()
+    assert "trained_in" not in asking.manifest()
     finished(tmp_path / "e")
     finished(tmp_path / "f")
-    assert take_weights(asking, "h") == "e"
+    take_weights(asking, "h")
     assert asking.checkpoint.read_text() == "e"
+    assert asking.manifest()["trained_in"] == "e"
 
 
 def test_who_took_weights_passes_on_the_name_of_who_trained_them(tmp_path):
     finished(tmp_path / "a", trained_in="removed since")
-    assert take_weights(finished(tmp_path / "asking", status="running"), "h") == "removed since"
+    asking = finished(tmp_path / "asking", status="running")
+    take_weights(asking, "h")
+    assert asking.manifest()["trained_in"] == "removed since"
+
+
+def test_the_manifest_names_the_origin_before_the_weights_are_there(tmp_path, monkeypatch):
+    finished(tmp_path / "a")
+    asking = RunDirectory(tmp_path / "asking")
+    asking.write_json("manifest.json", {"status": "running"})
+    monkeypatch.setattr(reuse, "_copy", lambda trained, directory: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        take_weights(asking, "h")
+    assert asking.manifest() == {"status": "running", "trained_in": "a"}
 
 
 def test_the_weights_outlast_the_run_that_they_came_from(tmp_path):

@@ -5,7 +5,7 @@ Swin: Liu et al., ICCV 2021; UPerNet: Xiao et al., ECCV 2018.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Annotated, final
 
 import timm
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, pad
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.layers.blocks import Float32Conv2d, conv
+from anomaly_lab.types import PRETRAINED
 
 IMAGENET = "swin_base_patch4_window7_224"  # timm's name of the weights whose shapes the published widths have
 POOLS = (1, 2, 3, 6)
@@ -51,7 +52,7 @@ class SwinUPerNet(nn.Module):
         drop_path_rate: float,
         head_channels: int,
         dropout: float,
-        weights: str,
+        weights: Annotated[str, PRETRAINED],
     ) -> None:
         super().__init__()
         if (
