@@ -40,6 +40,7 @@ def main() -> int:
 def answered() -> int:
     """Answer a question about the program, or do the jobs that the command line asks for."""
     verb = taken_verb()
+    without_verb_in_completion()
     if "--version" in sys.argv[1:]:
         print(f"anomaly_lab {importlib.metadata.version('anomaly_lab')}")
         return 0
@@ -56,6 +57,16 @@ def taken_verb() -> str:
         del sys.argv[1]
         return word
     return ""
+
+
+def without_verb_in_completion() -> None:
+    """Take a verb out of the line that a shell wants completed, which Hydra would read as a key."""
+    line = os.environ.get("COMP_LINE", "")
+    words = re.match(rf"(\S+ )(?:{'|'.join(VERBS)}) +", line)
+    if words:
+        os.environ["COMP_LINE"] = words[1] + line[words.end() :]
+        gone = words.end() - len(words[1])
+        os.environ["COMP_POINT"] = str(max(0, int(os.environ.get("COMP_POINT", len(line))) - gone))
 
 
 def worker(verb: str) -> Work:
@@ -128,7 +139,9 @@ def check_first_word() -> None:
     if word in VERBS:
         raise ConfigError(f"{word} is a second verb; give one at a time")
     if re.fullmatch(r"[a-z_]+", word):
-        raise ConfigError(f"{word} is no verb, and keys are set by key=value{near(word, VERBS)}")
+        raise ConfigError(
+            f"{word} is no verb, and keys are set by key=value, without spaces{near(word, VERBS)}"
+        )
 
 
 if __name__ == "__main__":

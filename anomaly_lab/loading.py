@@ -32,6 +32,8 @@ class LoadedRun:
 
     def __init__(self, path: str | Path, allow: Sequence[str]) -> None:
         directory = RunDirectory(Path(path))
+        if not directory.path.is_dir():
+            raise RunError(f"{path}: no such folder, seen from {Path.cwd()}; give that of a finished run")
         manifest = directory.manifest()
         if manifest.get("status") != "done":
             status = manifest.get("status", "missing")

@@ -45,7 +45,8 @@ def run(asked: Composition) -> Finished:
     parts = Parts(*(built(cfg[part]) for part in Parts._fields))
     plan = planned(parts.trainer, parts.data)
     device = parts.trainer.accelerator()  # first, as hashing a data set may take minutes
-    identity = Identity.of(checked.hashes, cfg.seed, checked.weights, parts.data)
+    started_from = (checked.weights, checked.own_modules)
+    identity = Identity.of(checked.hashes, cfg.seed, *started_from, parts.data)
     directory = RunDirectory(asked.folder / f"{cfg.tag}-{identity.config_hash[:8]}-seed{cfg.seed}")
     if not directory.wants_a_run(identity.made_from, retry=asked.retries):
         return finished(directory, before=True)

@@ -135,7 +135,7 @@ def test_code_beside_ones_own_recipe_is_found_but_only_if_allowed(tree, tmp_path
 
 
 def test_a_config_dir_that_is_not_there_is_one_line(tree, tmp_path):
-    with pytest.raises(ConfigError, match="^config_dir: .*nowhere is no folder"):
+    with pytest.raises(ConfigError, match=r"^config_dir: .*nowhere is no folder"):
         finished(tree, tmp_path, *control(tree), config_dir=tmp_path / "nowhere")
 
 
@@ -144,7 +144,7 @@ def test_own_code_may_not_take_the_name_of_a_module_that_is_there(name, tree, tm
     file = tmp_path / "own" / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.touch()
-    with pytest.raises(ConfigError, match="there is a module .* already"):
+    with pytest.raises(ConfigError, match=r"there is a module .* already"):
         finished(tree, tmp_path, *control(tree), config_dir=tmp_path / "own")
     assert str(tmp_path / "own") not in sys.path
 

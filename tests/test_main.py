@@ -364,8 +364,11 @@ def test_help_of_a_verb_is_its_docstring(main, verb, name, arguments, capsys):
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("chekc", "chekc is no verb, and keys are set by key=value; did you mean check?"),
-        ("train", "train is no verb, and keys are set by key=value; there are: check, gallery"),
+        ("chekc", "chekc is no verb, and keys are set by key=value, without spaces; did you mean check?"),
+        (
+            "train",
+            "train is no verb, and keys are set by key=value, without spaces; there are: check, gallery",
+        ),
     ],
 )
 def test_a_first_word_that_is_no_verb_is_one_line(main, runs, verb, capsys, word, line):

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from anomaly_lab.config.frame import Frame
 from anomaly_lab.config.messages import misfit
-from anomaly_lab.config.schema import PACKAGE, Leaf, MisfitError, Schema
+from anomaly_lab.config.schema import FOREIGN_TARGETS, PACKAGE, Leaf, MisfitError, Schema
 from anomaly_lab.errors import ConfigError
 
 LONGEST_TAG = 100  # bytes; it is a part of a folder's name
@@ -73,7 +73,8 @@ class Checked:
             )
             raise ConfigError(line.partition("\n")[0]) from error
         # What points to the seed counts alike for all, as a run's name has the seed.
-        follows = {leaf.path for leaf in leaves if _at(config, leaf.path) != _at(other, leaf.path)}
+        pairs = zip(leaves, Schema(Frame, allow).leaves(other), strict=True)
+        follows = {leaf.path for leaf, one in pairs if leaf.value != one.value}
         values = {
             leaf.path: "follows the seed" if leaf.path in follows else _named(leaf)
             for leaf in leaves
@@ -88,6 +89,13 @@ class Checked:
     def hashes(self) -> tuple[str, str]:
         """The hash of the config, and of the part of it that the weights depend on."""
         return self.config_hash, self.recipe_hash
+
+    @property
+    def own_modules(self) -> list[str]:
+        """The modules outside this package that its config names, each once."""
+        targets = (leaf.value for leaf in self.leaves if leaf.path.endswith("_target_"))
+        foreign = {target.rpartition(".")[0] for target in targets if target not in FOREIGN_TARGETS}
+        return sorted(name for name in foreign if name.partition(".")[0] != PACKAGE)
 
     @property
     def weights(self) -> list[str]:
@@ -106,13 +114,6 @@ def _check_frame(config: dict[str, Any]) -> None:
         given = f"tag={tag[:LONGEST_TAG]!r}, seed={config['seed']}"
         tags = f"a tag has no slash, no sign that cannot be printed, and at most {LONGEST_TAG} bytes"
         raise ConfigError(f"{given}: {tags}; a seed lies in 0 .. 2^32 - 1")
-
-
-def _at(config: Any, path: str) -> Any:
-    """Return the value at a leaf's path, such as ``synthesis.members[0].seed``."""
-    for step in re.findall(r"[^.\[\]]+", path):
-        config = config[int(step) if isinstance(config, list) else step]
-    return config
 
 
 def _named(leaf: Leaf) -> Any:

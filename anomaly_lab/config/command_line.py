@@ -33,7 +33,7 @@ ELSEWHERE = {
     "test": "is always done: a run without numbers is none; trainer=debug makes two steps of training",
     "train": "is done unless a finished run has the same training: its weights are then taken",
     "debug": "is an option of the trainer here: trainer=debug",
-    "hparams_search": "there is no search on test labels; a grid is -m KEY=A,B, a kept one experiment=NAME",
+    "hparams_search": "is not there: it would search on test labels; a grid is -m KEY=A,B",
     "callbacks": "are code here; what they do is set by trainer.* and evaluation.*",
     "task_name": "is called tag here: tag=NAME",
     "paths": "are keys of their own here: data.root, runs and cache.folder",
@@ -64,6 +64,8 @@ def prepare(verb: str = "") -> None:
 
 def asked_from_python(overrides: Sequence[str], config_dir: Path | None) -> Composition:
     """Compose what the same words on the command line ask for. ConfigError: they cannot be composed."""
+    if isinstance(overrides, str):
+        raise ConfigError(f"overrides: give a list of texts, [{overrides!r}], not one text")
     words = readable(overrides, "")
     _check_words(words)
     try:

@@ -27,11 +27,17 @@ def misfit(value: Any, want: Any, path: str, typed: Mapping[str, str] | None = N
         typed: by key, the texts that were given on the command line.
     """
     text = json.dumps(value, ensure_ascii=False, default=str)
-    shown = value.get("_target_", "a mapping without _target_") if isinstance(value, dict) else text
+    shown = value.get("_target_", f"a mapping{_lacking(want)}") if isinstance(value, dict) else text
     as_text = _as_text(path, typed or {}) if want is str and isinstance(value, (int, float)) else ""
     close = difflib.get_close_matches(str(value), [str(choice) for choice in get_args(want)], 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{path} must be {_in_words(want)}, not {shown}{as_text}{hint}"
+
+
+def _lacking(want: Any) -> str:
+    """Return what a mapping lacks where a class of ours is wanted."""
+    ours = isinstance(want, type) and want.__module__.startswith("anomaly_lab")
+    return " without _target_: add the class, as _target_: MODULE.CLASS" if ours else ""
 
 
 def _as_text(path: str, typed: Mapping[str, str]) -> str:
@@ -79,6 +85,8 @@ def explain(error: Exception) -> str:
     if override and "=" in override:
         typed = quoted(*override.partition("=")[::2])
         typed = shlex.quote(typed) if set(typed) & set('"\\$`!') else f'"{typed}"'
+        if override.count("[") > override.count("]"):
+            return f"cannot read {override}; a value with spaces or brackets wants quotes: 'KEY=[a b,c]'"
         return f"cannot read {override}; to give it as text: {typed}; to sweep over values put -m before"
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
         group, _, word = error.missing_cfg_file.rpartition("/")

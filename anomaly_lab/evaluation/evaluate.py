@@ -43,5 +43,9 @@ def evaluate(scored: Scored, how: EvaluationSettings, printed: Mapping[str, str]
     metrics |= {name: metrics[true] for name, true in printed.items() if true in metrics}
     metrics |= bootstrap_interval(scored.scores, scored.labels, np.random.default_rng(0), how.bootstrap)
     if len(scored.held_out):
+        least = 1 / (len(scored.held_out) + 1)
+        if least > how.target_fpr:
+            text = "threshold: of %d held-out images: about %.0f %% of good parts will lie above it, not %.0f"
+            log.warning(text, len(scored.held_out), 100 * least, 100 * how.target_fpr)
         metrics |= threshold(scored.held_out, how.target_fpr, scored.scores, scored.labels)
     return Numbers(metrics, curves)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.data.batches import as_tensor
+from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.types import Prediction, in_unit_range
 
@@ -44,6 +45,7 @@ class Predictor:
     def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> Prediction:
         """Score all images at once: maps (N, H, W) and scores (N,), float32."""
         prediction = self._computed(self.method, images)
+        check_prediction(self.method, prediction, images)
         return Prediction(*(value.cpu() for value in prediction))
 
     def panels(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, Tensor]:
@@ -64,3 +66,18 @@ class Predictor:
         batch = torch.stack([as_tensor(image) for image in images]).to(self.device)
         with torch.inference_mode(), self.precision():
             return computed(in_unit_range(batch))
+
+
+def check_prediction(
+    method: AnomalyMethod, prediction: Any, images: Sequence[np.ndarray] | np.ndarray
+) -> None:
+    """Raise RunError unless a method said a `Prediction` of (H, W, 3) images: maps (N, H, W), scores (N,)."""
+    height, width = images[0].shape[:2]
+    wanted = [(len(images), height, width), (len(images),)]
+    found = [tuple(value.shape) for value in prediction] if isinstance(prediction, Prediction) else None
+    if found != wanted:
+        shapes = f"a Prediction of shapes {wanted[0]} and {wanted[1]}"
+        got = type(prediction).__name__ if found is None else f"{found[0]} and {found[1]}"
+        raise RunError(
+            f"{type(method).__name__}.forward must return {shapes} for {len(images)} images, not {got}"
+        )

@@ -46,9 +46,10 @@ def colour(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def heated(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return the picture with the map's colours laid over it, the more the higher the map is."""
-    level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)[..., None]
-    share = 0.75 * np.sqrt(level)  # of the colour: its root, so that middling heat is not lost on a dark part
-    mixed = image * (1 - share) + colour(anomaly_map, low, high) * share
+    level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
+    red_to_yellow = np.stack([np.full_like(level, 255), 230 * level, np.zeros_like(level)], axis=-1)
+    share = 0.85 * level[..., None]
+    mixed = image * (1 - share) + red_to_yellow * share
     return np.asarray(np.rint(mixed), np.uint8)
 
 

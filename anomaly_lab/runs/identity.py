@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Self, final
 
 from anomaly_lab.backbones.weights import weights_identity
@@ -19,7 +21,7 @@ class Identity:
         config_hash: another one is another run.
         training_hash: of all that the weights depend on: they are neither gone on with nor shared if any of
             it differs.
-        data_fingerprint, synthesis_source, weights: what the run is made from besides its config.
+        data_fingerprint, synthesis_source, weights, own_code: what the run is made from besides its config.
     """
 
     config_hash: str
@@ -28,10 +30,16 @@ class Identity:
     data_fingerprint: str
     synthesis_source: str
     weights: list[str]
+    own_code: dict[str, str]  # of each module outside this package that the config names, a hash of its file
 
     @classmethod
     def of(
-        cls, hashes: tuple[str, str], seed: int, weights_words: Sequence[str], data: AnomalyDataModule
+        cls,
+        hashes: tuple[str, str],
+        seed: int,
+        weights_words: Sequence[str],
+        own_modules: Sequence[str],
+        data: AnomalyDataModule,
     ) -> Self:
         """Return the identity; reads every file of the data set that was not hashed before.
 
@@ -39,25 +47,35 @@ class Identity:
             hashes: of the config, and of the part of it that the weights depend on.
             seed: of the run.
             weights_words: what the config says of pretrained weights: imagenet, bundled, random or a file.
+            own_modules: names of imported modules outside this package that the config names.
             data: listed, not yet decoded.
         """
         config_hash, recipe_hash = hashes
         weights = [weights_identity(word) for word in weights_words]
-        made_from = {
+        own_code = {name: _code_hash(name) for name in own_modules}
+        made_from: dict[str, Any] = {
             "data_fingerprint": data.fingerprint,
             "synthesis_source": data.synthesis.source,
             "weights": weights,
+            "own_code": own_code,
         }
         training = json.dumps([recipe_hash, seed, made_from]).encode()
         training_hash = hashlib.sha256(training).hexdigest()
-        return cls(config_hash, training_hash, seed, data.fingerprint, data.synthesis.source, weights)
+        return cls(config_hash, training_hash, seed, **made_from)
 
     @property
     def made_from(self) -> dict[str, Any]:
         """What a finished run must have been made from to be this one."""
-        kept = ("data_fingerprint", "synthesis_source", "weights")
+        kept = ("data_fingerprint", "synthesis_source", "weights", "own_code")
         return {name: value for name, value in self.described().items() if name in kept}
 
     def described(self) -> dict[str, Any]:
         """Return all of it, as plain types."""
         return asdict(self)
+
+
+def _code_hash(module: str) -> str:
+    """Return 16 hex digits of the file that a module was imported from; what that imports does not count."""
+    file = sys.modules[module].__file__
+    content = Path(file).read_bytes() if file else b""
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -99,6 +99,6 @@ def finished(directory: RunDirectory, *, before: bool) -> Finished:
     """Return a run that is done, and say so if it was done before it was asked for."""
     metrics = directory.metrics()
     if before:
-        way_out = "finished before, skipped; to do it again remove the folder or give tag=NAME"
+        way_out = "finished before, skipped; to do it again, remove the folder"
         log.info("%s: %s%s", directory.path, way_out, listed(metrics))
     return Finished(metrics, directory.path)

@@ -213,7 +213,6 @@ def test_whatever_points_to_the_seed_does_not_count(path):
     assert hashes(cfg) == same
 
 
-@pytest.mark.xfail(reason="Checked finds a leaf's value again by splitting its path")
 @pytest.mark.usefixtures("_small_frame")
 @pytest.mark.parametrize("value", [{1: 2}, {"a.b": 2}, {"a": {"b[0]": 1}}])
 def test_a_key_of_a_mapping_may_be_a_number_or_have_a_dot(value):
