@@ -1,5 +1,6 @@
 """The command line, ``python -m anomaly_lab [VERB] KEY=VALUE ...``; without a verb it trains and tests."""
 
+import ast
 import gc
 import importlib
 import importlib.metadata
@@ -8,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -45,7 +47,10 @@ def answered() -> int:
         print(f"anomaly_lab {importlib.metadata.version('anomaly_lab')}")
         return 0
     if verb and {"-h", "--help"} & set(sys.argv[1:]):
-        print(importlib.import_module(f"anomaly_lab.verbs.{verb}").__doc__)
+        source = Path(__file__).with_name("verbs") / f"{verb}.py"
+        print(
+            ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
+        )  # read, as an import takes seconds
         return 0
     return jobs(worker(verb), verb)
 

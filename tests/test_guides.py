@@ -14,6 +14,7 @@ import pytest
 import anomaly_lab
 from anomaly_lab.__main__ import main
 from anomaly_lab.config import own_code
+from anomaly_lab.data.sets.demo import parts
 from tests.support.documents import blocks, commands, few_cells, pages, photographs, small
 from tests.support.runs import CHECKOUT
 from tests.support.trees import normal_image, write_png
@@ -33,6 +34,15 @@ def desk(tmp_path_factory) -> Path:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block)
     return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_drawn():
+    """Draw a handful of the demo's parts: what a command does is the same with few."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, count in (("TRAIN", 10), ("GOOD", 3), ("PER_DEFECT", 1)):
+            patch.setattr(parts, name, count)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The command line in this process, on a small conf tree, with a stand-in for `anomaly_lab.train`."""
 
+import ast
 import importlib.metadata
 import logging
 import re
@@ -357,7 +358,9 @@ def test_a_verb_may_sweep_and_shows_no_table(main, verb, capsys):
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["model=nearest", "--help"]])
 def test_help_of_a_verb_is_its_docstring(main, verb, name, arguments, capsys):
     assert main(name, *arguments) == 0
-    assert capsys.readouterr().out == f"How {name} is used.\n"
+    said = ast.get_docstring(ast.parse((CHECKOUT / "anomaly_lab" / "verbs" / f"{name}.py").read_text()))
+    assert capsys.readouterr().out == f"{said}\n"
+    assert f"python -m anomaly_lab {name} " in said
     assert verb == []
 
 

@@ -59,7 +59,6 @@ def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Compos
         if not config_dir.is_dir():
             raise ConfigError(f"config_dir: {config_dir} is no folder; give that of your recipes")
         own_code.find_own(config_dir)
-    _as_composed.cache_clear()  # from Python a recipe may have been edited since
     with _hydra(config_dir):
         cfg = compose("config", list(overrides), return_hydra_config=True)
         found = _composition(cfg, cfg.hydra)
@@ -80,14 +79,21 @@ def store_experiments() -> None:
 
 def _composition(cfg: DictConfig, hydra: DictConfig) -> Composition:
     choices = {group: hydra.runtime.choices[group] for group in GROUPS}
-    sources = tuple(source.path for source in hydra.runtime.config_sources)
-    recipe = _as_composed(choices["model"], choices["data"], sources)
+    sources = [source.path for source in hydra.runtime.config_sources]
+    recipe = _as_composed(choices["model"], choices["data"], _stamps(sources))
     return Composition(cfg, recipe, choices, list(hydra.overrides.task), hydra.mode == RunMode.MULTIRUN)
 
 
-@lru_cache(maxsize=1)
+def _stamps(sources: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """Return the recipes of all sources with the times of their last changes: edited, they are others."""
+    folders = [Path(source.removeprefix("file://")) for source in sources if "/" in source]
+    files = (file for folder in folders for file in folder.glob("*/*.yaml"))
+    return tuple((str(file), file.stat().st_mtime_ns) for file in files)
+
+
+@lru_cache(maxsize=64)
 # A key of the memo.
-def _as_composed(model: str, data: str, sources: tuple[str, ...]) -> DictConfig:  # noqa: ARG001
+def _as_composed(model: str, data: str, stamps: tuple[tuple[str, int], ...]) -> DictConfig:  # noqa: ARG001
     """Return the config of a recipe with nothing else given; a sweep mostly asks for the same again."""
     return compose("config", [f"model={model}", f"data={data}"])
 

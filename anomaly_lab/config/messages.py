@@ -35,9 +35,9 @@ def misfit(value: Any, want: Any, path: str, typed: Mapping[str, str] | None = N
 
 
 def _lacking(want: Any) -> str:
-    """Return what a mapping lacks where a class of ours is wanted."""
-    ours = isinstance(want, type) and want.__module__.startswith("anomaly_lab")
-    return " without _target_: add the class, as _target_: MODULE.CLASS" if ours else ""
+    """Return what a mapping lacks where an instance of a class is wanted."""
+    of_a_class = isinstance(want, type) and want.__module__ != "builtins"
+    return " without _target_: add the class, as _target_: MODULE.CLASS" if of_a_class else ""
 
 
 def _as_text(path: str, typed: Mapping[str, str]) -> str:

@@ -49,7 +49,7 @@ def test_every_kind_of_value_fits_and_floats_are_floats():
         ("model.integer", 1.0, "must be a whole number, not 1.0"),
         ("model.integer", True, "must be a whole number, not true"),
         ("model.integer", None, "must be a whole number, not null"),
-        ("model.integer", {"a": 1}, "must be a whole number, not a mapping without _target_"),
+        ("model.integer", {"a": 1}, "must be a whole number, not a mapping"),
         ("model.integer", node("Bolt", length=1), f"must be a whole number, not {HERE}.Bolt"),
         ("model.number", "1e-4", 'must be a number, not "1e-4"'),
         *[
@@ -72,7 +72,11 @@ def test_every_kind_of_value_fits_and_floats_are_floats():
         ("model.table", [1], "must be a mapping of numbers, not [1]"),
         ("model.part", None, "must be Part, not null"),
         ("model.part", "Bolt", 'must be Part, not "Bolt"'),
-        ("model.part", {"length": 1}, "must be Part, not a mapping without _target_"),
+        (
+            "model.part",
+            {"length": 1},
+            "must be Part, not a mapping without _target_: add the class, as _target_: MODULE.CLASS",
+        ),
         ("model.part", node("Stranger", length=1), f"must be Part, not {HERE}.Stranger"),
         ("model.part", node("make_stranger", length=1), f"must be Part, not {HERE}.make_stranger"),
         ("model.optimizer", node("Bolt", _partial_=True), f"must be Callable, not {HERE}.Bolt"),
@@ -81,7 +85,7 @@ def test_every_kind_of_value_fits_and_floats_are_floats():
         (
             "trainer",
             {"device": "cpu", "devices": 1, "max_epochs": 2},
-            "must be Trainer, not a mapping without _target_",
+            "must be Trainer, not a mapping without _target_: add the class, as _target_: MODULE.CLASS",
         ),
     ],
 )

@@ -130,7 +130,7 @@ def test_odd_names_make_plain_files(tmp_path):
 
 def test_copies_are_those_of_the_first_normal_image(tree, tmp_path):
     data = ready(mvtec(tree))
-    evaluated(tmp_path, data, Bright(), settings(poison=True))
+    evaluated(tmp_path, data, Bright(), settings(poison=True, overlays=1))
     found = picture(tmp_path / "maps" / "poison.png")
     row = [record.label for record in data.test.records].index(False)
     image = data.test.images[row]

@@ -38,9 +38,9 @@ def test_heat_covers_a_picture_the_more_the_higher_the_map():
     found = heated(image, values, 0.0, 1.0)
     assert (found.dtype, found.shape) == (np.uint8, image.shape)
     assert np.array_equal(found[:, :2], image[:, :2])
-    seen = colour(values, 0.0, 1.0).astype(float)
-    for column, share in ((2, 0.75 * 0.5), (3, 0.75), (4, 0.75)):
-        wanted = 90 + share * (seen[0, column] - 90)
+    for column, level in ((2, 0.25), (3, 1.0), (4, 1.0)):
+        hot = np.array([255, 230 * level, 0])  # from red to yellow
+        wanted = 90 + 0.85 * level * (hot - 90)
         assert np.abs(found[0, column] - wanted).max() <= 1
     assert np.array_equal(image, before)
 
