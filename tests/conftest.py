@@ -1,7 +1,20 @@
 """One thread each: tensors of tests are small, and waiting threads cost more than they gain."""
 
+import logging
 import os
 import tempfile
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ANOMALY_LAB_CACHE"] = tempfile.mkdtemp(prefix="anomaly-lab-tests-")
+
+
+@pytest.fixture(autouse=True)
+def _own_log():
+    """Take away the handlers that a command line in this process left: they write to what was captured."""
+    handlers = logging.root.handlers[:]
+    level = logging.root.level
+    yield
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
