@@ -47,10 +47,9 @@ def answered() -> int:
         print(f"anomaly_lab {importlib.metadata.version('anomaly_lab')}")
         return 0
     if verb and {"-h", "--help"} & set(sys.argv[1:]):
+        # The text is read from the file: to import the module takes seconds.
         source = Path(__file__).with_name("verbs") / f"{verb}.py"
-        print(
-            ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
-        )  # read, as an import takes seconds
+        print(ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))))
         return 0
     return jobs(worker(verb), verb)
 

@@ -92,9 +92,11 @@ def _stamps(sources: Sequence[str]) -> tuple[tuple[str, int], ...]:
 
 
 @lru_cache(maxsize=64)
-# A key of the memo.
 def _as_composed(model: str, data: str, stamps: tuple[tuple[str, int], ...]) -> DictConfig:  # noqa: ARG001
-    """Return the config of a recipe with nothing else given; a sweep mostly asks for the same again."""
+    """Return the config of a recipe with nothing else given; a sweep mostly asks for the same again.
+
+    The stamps are there for the memo alone: recipes that were edited since are composed anew.
+    """
     return compose("config", [f"model={model}", f"data={data}"])
 
 
