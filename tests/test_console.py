@@ -1,4 +1,4 @@
-"""The command line in a process of its own: what it imports, and a reader that has enough of its output."""
+"""The command line and its shell: what it imports, a reader that has enough, a line to be completed."""
 
 import os
 import subprocess
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_lab import __main__ as cli
 from tests.support.runs import on_tree
 from tests.support.trees import mvtec_tree
 
@@ -49,3 +50,18 @@ def test_a_closed_pipe_ends_it_quietly(words, options):
 def test_a_pipe_that_closes_on_a_verb_ends_it_quietly(options, tmp_path):
     words = ["check", *on_tree(mvtec_tree(tmp_path / "data", train=16))]
     assert unread(words, *options) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("anomaly-lab check data=folder data.ab", "anomaly-lab data=folder data.ab"),
+        ("anomaly-lab gallery  synthesis=", "anomaly-lab synthesis="),
+        ("anomaly-lab model=check ", "anomaly-lab model=check "),
+    ],
+)
+def test_a_verb_is_no_key_to_complete(line, left, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    cli.without_verb_in_completion()
+    assert (os.environ["COMP_LINE"], int(os.environ["COMP_POINT"])) == (left, len(left))

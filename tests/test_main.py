@@ -3,7 +3,6 @@
 import ast
 import importlib.metadata
 import logging
-import os
 import re
 import shutil
 import sys
@@ -386,21 +385,6 @@ def test_two_verbs_are_not_said_to_be_none(main, verb, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "gallery is no verb" not in said
-
-
-@pytest.mark.parametrize(
-    ("line", "left"),
-    [
-        ("anomaly-lab check data=folder data.ab", "anomaly-lab data=folder data.ab"),
-        ("anomaly-lab gallery  synthesis=", "anomaly-lab synthesis="),
-        ("anomaly-lab model=check ", "anomaly-lab model=check "),
-    ],
-)
-def test_a_verb_is_no_key_to_complete(line, left, monkeypatch):
-    monkeypatch.setenv("COMP_LINE", line)
-    monkeypatch.setenv("COMP_POINT", str(len(line)))
-    cli.without_verb_in_completion()
-    assert (os.environ["COMP_LINE"], int(os.environ["COMP_POINT"])) == (left, len(left))
 
 
 @pytest.mark.parametrize("words", [[], ["check"]])
