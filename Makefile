@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs format bench clean
+.PHONY: help demo test check docs format bench gpu clean
 PYTHON ?= python3
 BIN := .venv/bin
 # Two threads that sleep while they wait: a busy neighbour on the same cores costs little.
@@ -43,6 +43,9 @@ docs: .venv/docs ## build the documentation into docs/_build; a warning is an er
 
 bench: .venv/peers ## time this project against its peers on the same inputs
 	$(BIN)/python -m tests.bench
+
+gpu: .venv/installed ## on a machine with a CUDA device: its tests, its speed, trainings that are broken off
+	$(BIN)/python -m tests.gpu $(GPU)
 
 clean: ## remove everything that was made here, but the runs
 	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo docs/_build

@@ -30,6 +30,8 @@ class TrainerSettings:
         max_epochs, max_steps: training ends at the first of the two; -1 means no limit.
         step_limit: cuts training short whatever the recipe says; only ``trainer=debug`` sets it.
         save_minutes: the state to resume from is saved at the end of an epoch, at most this often.
+        tf32: whether a GPU may multiply float32 with 10 bits of mantissa, in mixed precision also where
+            float32 is kept on purpose. torch's own default does so in convolutions.
         deterministic: ``strict`` makes an operation without a deterministic kernel an error, ``warn`` a
             warning; ``none`` also lets cuDNN time its kernels and take the fastest.
         compile: whether torch.compile makes kernels of the networks; where it cannot, they run as they are.
@@ -41,6 +43,7 @@ class TrainerSettings:
     max_steps: int
     step_limit: int | None
     save_minutes: Annotated[float, SAME_RUN]
+    tf32: bool
     deterministic: Literal["strict", "warn", "none"]
     compile: bool
 
@@ -95,6 +98,7 @@ class TrainerSettings:
         warnings.filterwarnings("ignore", module=r"lightning|torch\.utils\.data")
         # What nobody reads need not be filled with NaN first, which deterministic algorithms otherwise do.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
         return L.Trainer(
             accelerator=self.accelerator(),
             devices=1,

@@ -7,25 +7,18 @@ images) the peer runs as it comes, in float32, and ours as trainer=gpu_bf16 does
 extra: pip install -e .[peers]; --tiny: ours alone, with the widths of draem_small.
 """
 
-import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from torch.utils.flop_counter import FlopCounterMode
 
 from anomaly_lab.layers.losses import draem_loss
 from anomaly_lab.types import TrainBatch
-from tests.support.training import told
+from tests.support.stepping import drawn, flops, matrix_peak, step_of, timed
 
-CONF = Path(__file__).parents[2] / "conf" / "model"
 ROUNDS = 3
 
 
@@ -50,55 +43,31 @@ def main(arguments: Sequence[str]) -> None:
     given = [int(word) for word in arguments if word != "--tiny"]
     torch.backends.cudnn.benchmark = True  # trainer=gpu_bf16 sets it; the peer gets it, too
     size = Size(*given, *default[len(given) :])
-    batch = drawn(size, device)
-    flops = FlopCounterMode(display=False)
-    ours = our_step("draem_small" if tiny else "draem", batch, gpu=gpu)
-    theirs = None if tiny else their_step(batch)
-    with flops:
-        ours()
-    if theirs is None:
-        one = timed(ours, gpu)
+    batch = drawn(size.images, size.side, device)
+    ours = step_of([f"model={'draem_small' if tiny else 'draem'}", "data=demo"], batch, bf16=gpu)
+    work = flops(ours)
+    if tiny:
+        one = timed(ours, device)
         print(f"  anomaly_lab {one:7.3f} s, no peer")
     else:
+        theirs = their_step(batch)
         theirs()
-        one = compare(ours, theirs, size.images, gpu=gpu)
-    work, peak = flops.get_total_flops() / one, matrix_peak(device, size.matrix)
+        one = compare(ours, theirs, size.images, device)
+    rate = work / one
+    peak = matrix_peak(device, size.matrix, torch.bfloat16 if gpu else torch.float32)
     best = f"the {peak / 1e12:.3f} that a matrix product reaches"
-    print(f"ours does {work / 1e12:.3f} TFLOP/s, {work / peak:.0%} of {best}")
+    print(f"ours does {rate / 1e12:.3f} TFLOP/s, {rate / peak:.0%} of {best}")
 
 
-def compare(ours: Callable[[], None], theirs: Callable[[], None], count: int, *, gpu: bool) -> float:
+def compare(ours: Callable[[], None], theirs: Callable[[], None], count: int, device: torch.device) -> float:
     """Print the seconds of both, measured in turn, and return the median of ours."""
-    times = [(timed(ours, gpu), timed(theirs, gpu)) for _ in range(ROUNDS)]
+    turns = 20 if device.type == "cuda" else 1
+    times = [(timed(ours, device, turns), timed(theirs, device, turns)) for _ in range(ROUNDS)]
     for one, other in times:
         print(f"  anomaly_lab {one:7.3f} s, anomalib {other:7.3f} s, ratio {other / one:4.2f}")
     one, other = (median(column) for column in zip(*times, strict=True))
     print(f"medians: {count / one:.2f} against {count / other:.2f} images/s, ratio {other / one:.2f}")
     return one
-
-
-def drawn(size: Size, device: torch.device) -> TrainBatch:
-    """Return a batch of noise whose masked pixels are inverted."""
-    clean = torch.rand(size.images, 3, size.side, size.side, device=device)
-    mask = torch.rand(size.images, size.side, size.side, device=device) > 0.9
-    return TrainBatch(torch.where(mask[:, None], 1 - clean, clean), clean, mask)
-
-
-def our_step(model: str, batch: TrainBatch, *, gpu: bool) -> Callable[[], None]:
-    """Return a training step of this project's recipe, on a GPU in bfloat16."""
-    device = batch.image.device
-    method = told(instantiate(OmegaConf.load(CONF / f"{model}.yaml").model, _convert_="all"), steps=1000)
-    method.to(device).log_dict = lambda *_, **__: None
-    optimizer = method.configure_optimizers()["optimizer"]
-
-    def step() -> None:
-        optimizer.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16) if gpu else contextlib.nullcontext():
-            loss = method.training_step(batch, 0)
-        loss.backward()
-        optimizer.step()
-
-    return step
 
 
 def their_step(batch: TrainBatch) -> Callable[[], None]:
@@ -119,24 +88,6 @@ def their_step(batch: TrainBatch) -> Callable[[], None]:
         optimizer.step()
 
     return step
-
-
-def timed(step: Callable[[], None], gpu: bool) -> float:
-    """Return the seconds of a step, the mean of twenty on a GPU."""
-    turns = 20 if gpu else 1
-    began = time.perf_counter()
-    for _ in range(turns):
-        step()
-    if gpu:
-        torch.cuda.synchronize()
-    return (time.perf_counter() - began) / turns
-
-
-def matrix_peak(device: torch.device, side: int) -> float:
-    """Return the best FLOP/s of ten products of two large matrices, bfloat16 on a GPU, float32 on a CPU."""
-    gpu = device.type == "cuda"
-    a = torch.rand(side, side, device=device, dtype=torch.bfloat16 if gpu else torch.float32)
-    return max(2 * side**3 / timed(lambda: a @ a, gpu) for _ in range(10))
 
 
 if __name__ == "__main__":

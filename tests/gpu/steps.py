@@ -1,0 +1,99 @@
+"""A training step of the large recipes: images/s, memory, and how much of the device's peak it uses."""
+
+import gc
+import time
+from typing import Any, NamedTuple
+
+import torch
+
+from tests.gpu.report import Report
+from tests.support.runs import composed
+from tests.support.stepping import drawn, flops, matrix_peak, step_of, timed
+
+# Offline there are no ImageNet weights; random ones cost the same time.
+LARGE = {"draem": [], "prff": [], "mlff": ["model.backbone.weights=random"], "vt_adl": []}
+SMALL = {"draem_small": ["data.image_size=64", "data.batch_size=1"]}
+LAST_START = 200  # seconds after the script began; a mode whose turn comes later is not measured
+
+
+class Mode(NamedTuple):
+    """How the products of a step are computed."""
+
+    name: str
+    peak: str  # the one that its share is of
+    bf16: bool = False
+    tf32: bool = False
+    compiled: bool = False
+
+
+MODES = (
+    Mode("float32", "float32"),
+    Mode("tf32", "tf32", tf32=True),
+    Mode("bf16", "bf16", bf16=True),
+    Mode("bf16, compiled", "bf16", bf16=True, compiled=True),
+)
+
+
+def measure_steps(report: Report, device: torch.device, began: float, *, tiny: bool) -> None:
+    """Add the peaks, then a row for each recipe and mode; compiled ones, which take longest, come last."""
+    torch.backends.cudnn.benchmark = True  # as trainer=gpu_bf16 sets it
+    peaks = report.add("peak_tflops", measured_peaks(device, side=128 if tiny else 8192))
+    recipes = SMALL if tiny else LARGE
+    for mode in sorted(MODES[::2] if tiny else MODES, key=lambda mode: mode.compiled):
+        for name, further in recipes.items():
+            if time.monotonic() - began > LAST_START and not tiny:
+                row = {"failed": "not measured: no time left"}
+            else:
+                row = measured(name, further, mode, device, tiny=tiny)
+                row |= {"share_of_peak": row["tflops"] / peaks[mode.peak]} if "tflops" in row else {}
+            report.append("steps", {"model": name, "mode": mode.name} | row)
+
+
+def measured_peaks(device: torch.device, side: int) -> dict[str, float]:
+    """Return the TFLOP/s of a matrix product in each kind of number."""
+    peaks = {}
+    for name, dtype in (("float32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):
+        allow(tf32=name == "tf32")
+        peaks[name] = matrix_peak(device, side, dtype) / 1e12
+    return peaks
+
+
+def allow(*, tf32: bool) -> None:
+    """Set what `TrainerSettings` sets."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+
+def measured(
+    name: str, further: list[str], mode: Mode, device: torch.device, *, tiny: bool
+) -> dict[str, Any]:
+    """Return the figures of a step, or why there are none."""
+    allow(tf32=mode.tf32)
+    torch._dynamo.reset()
+    cfg = composed(f"model={name}", "data=demo", *further)
+    side, count = cfg.data.center_crop or cfg.data.image_size, cfg.data.batch_size
+    batch = drawn(count, side, device)
+    try:
+        torch.manual_seed(0)
+        recipe = [f"model={name}", "data=demo", *further]
+        work = flops(step_of(recipe, batch))
+        on_cuda = device.type == "cuda"
+        if on_cuda:
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        step = step_of(recipe, batch, bf16=mode.bf16, compiled=mode.compiled)
+        first = timed(step, device)
+        timed(step, device, 1 if tiny else 3)
+        seconds = timed(step, device, 1 if tiny else 20)
+        memory = torch.cuda.max_memory_allocated() / 2**30 if on_cuda else float("nan")
+    except RuntimeError as error:  # out of memory, an operation that the device lacks: the next mode goes on
+        return {"failed": str(error).splitlines()[0][:200]}
+    return {
+        "side": side,
+        "batch_size": count,
+        "first_seconds": first,
+        "seconds": seconds,
+        "images_per_second": count / seconds,
+        "peak_gib": memory,
+        "tflops": work / seconds / 1e12,
+    }

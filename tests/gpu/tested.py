@@ -1,0 +1,43 @@
+"""The tests marked ``gpu``, in processes of their own."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+
+from tests.support.runs import CHECKOUT
+
+PROCESSES = 6  # that share a device
+
+
+def run_tests(device: torch.device, *, tiny: bool) -> dict[str, Any]:
+    """Return how many passed, and what each failure said in one line."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "junit.xml"
+        which = ["-k", "nearest"] if tiny else ["-n", str(min(PROCESSES, os.cpu_count() or 1))]
+        command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--device", device.type, *which]
+        command += ["-W", "default"]  # a version that warns of another is no failure here
+        done = subprocess.run(
+            [*command, f"--junitxml={file}"], cwd=CHECKOUT, check=False, capture_output=True, text=True
+        )
+        print(done.stdout[-6000:], done.stderr[-2000:], sep="\n", flush=True)
+        if not file.exists():
+            return {"passed": 0, "failed": ["pytest itself failed"], "skipped": 0, "seconds": 0.0}
+        suite = next(ElementTree.parse(file).getroot().iter("testsuite"))
+    failures = {
+        case.get("name", ""): (found.get("message") or "").splitlines()
+        for case in suite.iter("testcase")
+        for found in [*case.iter("failure"), *case.iter("error")]
+    }
+    skipped = int(suite.get("skipped", 0))
+    return {
+        "passed": int(suite.get("tests", 0)) - len(failures) - skipped,
+        "failed": [f"{name}: {(lines or ['?'])[0][:200]}" for name, lines in failures.items()],
+        "skipped": skipped,
+        "seconds": float(suite.get("time", 0)),
+    }

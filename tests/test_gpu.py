@@ -1,0 +1,47 @@
+"""What a GPU is asked still runs, on a CPU and on inputs so small that its numbers say nothing."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.runs import CHECKOUT
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept")
+    command = [sys.executable, "-m", "tests.gpu", "--tiny", "--keep", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_every_part_is_in_the_json(kept):
+    found = json.loads((kept / "gpu.json").read_text())
+    assert found["tests"]["passed"] == 4
+    assert found["tests"]["failed"] == []
+    assert [(row["model"], row["mode"]) for row in found["steps"]] == [
+        ("draem_small", "float32"),
+        ("draem_small", "bf16"),
+    ]
+    assert all(0 < row["share_of_peak"] for row in found["steps"])
+    (training,) = found["trainings"]
+    assert training["every_step_once"] is True
+    assert 12 <= training["killed_at"] < training["steps"] == 24
+    assert 0 <= training["metrics"]["image_auroc"] <= 1
+
+
+def test_the_table_has_a_line_for_every_figure(kept):
+    lines = (kept / "gpu.md").read_text().splitlines()
+    assert "Tests: 4 passed, 0 failed, 0 skipped" in "\n".join(lines)
+    assert sum(line.startswith("| draem_small |") for line in lines) == 3
+
+
+def test_without_a_device_it_ends_with_one_line():
+    command = [sys.executable, "-m", "tests.gpu"]
+    environment = {"CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("there is no CUDA device here; --tiny tries it on a CPU")
