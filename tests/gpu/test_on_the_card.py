@@ -115,10 +115,18 @@ def test_compiled_networks_are_really_compiled_and_compute_the_same(model, tree,
     assert first_loss(path) == pytest.approx(first_loss(on_cpu(model)), rel=1e-3)
 
 
-@pytest.mark.parametrize("model", ["draem_small", "vt_adl_small", "patchcore_small", "padim_small"])
-@pytest.mark.parametrize("how", ["strict", "warn"])
+# Only strict chooses attention's deterministic kernel. VT-ADL's decoder resizes at another size than 128, and
+# the kernel for that is not deterministic.
+@pytest.mark.parametrize(
+    ("model", "how"),
+    [
+        *[(model, "warn") for model in ("draem_small", "patchcore_small", "padim_small")],
+        *[(model, "strict") for model in ("draem_small", "vt_adl_small", "patchcore_small", "padim_small")],
+    ],
+)
 def test_two_deterministic_runs_have_the_same_bits(model, how, tree, tmp_path, device):
-    wanted = asked(tree, model, device, f"trainer.deterministic={how}")
+    size = 128 if model == "vt_adl_small" else 64
+    wanted = asked(tree, model, device, f"trainer.deterministic={how}", f"data.image_size={size}")
     first, second = (weights(ran(tmp_path / name, *wanted)[1]) for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)
 

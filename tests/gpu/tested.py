@@ -12,7 +12,7 @@ import torch
 
 from tests.support.runs import CHECKOUT
 
-PROCESSES = 6  # that share a device
+PROCESSES = 12  # that share a device
 
 
 def run_tests(device: torch.device, *, tiny: bool) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def run_tests(device: torch.device, *, tiny: bool) -> dict[str, Any]:
         file = Path(folder) / "junit.xml"
         which = ["-k", "nearest"] if tiny else ["-n", str(min(PROCESSES, os.cpu_count() or 1))]
         command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--device", device.type, *which]
-        command += ["-W", "default"]  # a version that warns of another is no failure here
+        command += ["-W", "default", "--durations=10"]  # a version that warns of another is no failure here
         done = subprocess.run(
             [*command, f"--junitxml={file}"], cwd=CHECKOUT, check=False, capture_output=True, text=True
         )

@@ -61,7 +61,11 @@ def overrides(
     if given.root is None:
         where = ["data=demo", f"data.root={folder / 'demo'}"]
     textures = [f"{TEXTURES[model]}={given.textures}"] if given.textures and model in TEXTURES else []
-    small = ["trainer=cpu", "data.image_size=64", "data.batch_size=2", "data.holdout=0"] if given.tiny else ["trainer=gpu_bf16"]
+    small = (
+        ["trainer=cpu", "data.image_size=64", "data.batch_size=2", "data.holdout=0"]
+        if given.tiny
+        else ["trainer=gpu_bf16"]
+    )
     saves = f"trainer.save_minutes={0 if given.tiny else given.minutes / 4}"
     length = [f"trainer.max_steps={steps}", *([] if given.tiny else ["trainer.max_epochs=-1"])]
     return [

@@ -29,7 +29,8 @@ def step_of(
     method = told(instantiate(cfg.model, _convert_="all"), steps=1000)
     method.to(device).log_dict = lambda *_, **__: None
     instantiate(cfg.trainer).compile_networks(method)
-    optimizer = method.configure_optimizers()["optimizer"]
+    found = method.configure_optimizers()
+    optimizer = found if isinstance(found, torch.optim.Optimizer) else found["optimizer"]
 
     def step() -> None:
         optimizer.zero_grad()
