@@ -81,6 +81,16 @@ def assert_near(found: Tensor, wanted: Tensor, share: float) -> None:
     torch.testing.assert_close(found, wanted, rtol=share, atol=share * wanted.abs().max().item())
 
 
+# First, as it takes longest.
+@pytest.mark.parametrize("model", ["draem_small", "prff_small", "mlff_small", "vt_adl_small"])
+def test_compiled_networks_are_really_compiled_and_compute_the_same(model, tree, tmp_path, on_cpu, device):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    _, path = ran(tmp_path, *asked(tree, model, device, "trainer.compile=true"))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert first_loss(path) == pytest.approx(first_loss(on_cpu(model)), rel=1e-3)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", SMALL)
 def test_the_same_weights_give_the_same_maps_and_scores(model, precision, tree, on_cpu, device):
@@ -104,15 +114,6 @@ def test_a_whole_run_begins_and_fits_as_on_the_cpu(model, precision, tree, tmp_p
         assert_near(scores(path), scores(on_cpu(model)), 5e-3 if precision == "32-true" else 0.2)
     else:
         assert first_loss(path) == pytest.approx(wanted, rel=1e-3 if precision == "32-true" else 0.05)
-
-
-@pytest.mark.parametrize("model", ["draem_small", "prff_small", "mlff_small", "vt_adl_small"])
-def test_compiled_networks_are_really_compiled_and_compute_the_same(model, tree, tmp_path, on_cpu, device):
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    _, path = ran(tmp_path, *asked(tree, model, device, "trainer.compile=true"))
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
-    assert first_loss(path) == pytest.approx(first_loss(on_cpu(model)), rel=1e-3)
 
 
 # Only strict chooses attention's deterministic kernel. VT-ADL's decoder resizes at another size than 128, and

@@ -59,7 +59,7 @@ def waited(device: torch.device) -> None:
 
 
 def flops(step: Callable[[], Any]) -> int:
-    """Return the floating point operations of a step, as torch counts those of products and convolutions."""
+    """Do a step; return its floating point operations, as torch counts those of products and convolutions."""
     counter = FlopCounterMode(display=False)
     with counter:
         step()
