@@ -26,7 +26,7 @@ demo: .venv/installed ## install, draw the demo data, train a small DRAEM on it,
 	$(BIN)/python -m anomaly_lab model=draem_small data=demo
 
 test: .venv/installed ## install and run the tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/installed ## lint, types, import floors
 	$(BIN)/ruff check .

@@ -32,7 +32,7 @@ def commands(page: Path, fence: str = "sh") -> Iterator[list[str]]:
 
 
 def small(arguments: list[str], places: dict[str, str]) -> list[str]:
-    """Return the arguments on the data of a test, with two steps of training and few pictures."""
+    """Return the arguments on the data of a test, of 64 px, with two steps of training and a picture."""
     words = [re.sub(r"\b(DTD/images|DIR|NAME|FOLDER)\b", lambda m: places[m[1]], word) for word in arguments]
     if words[0] in {"check", "gallery", "--help", "--cfg"}:
         return words
@@ -40,7 +40,7 @@ def small(arguments: list[str], places: dict[str, str]) -> list[str]:
     given = {word.partition("=")[0] for word in words}
     if not {"trainer", "trainer.max_steps"} & given:
         words.append("trainer=debug")
-    extra = {"evaluation.overlays": "2", "evaluation.bootstrap": "10"}
+    extra = {"evaluation.overlays": "1", "evaluation.bootstrap": "10", "data.image_size": "64"}
     extra |= {"seed": "0"} if "experiment" in given else {}
     return [*words, *(f"{key}={value}" for key, value in extra.items() if key not in given)]
 
