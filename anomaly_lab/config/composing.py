@@ -1,6 +1,6 @@
 """From overrides to one composed config, by Hydra: of the job that the command line runs, or from Python."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -26,10 +26,15 @@ class Composition(NamedTuple):
     """What was asked for."""
 
     cfg: DictConfig
-    recipe: DictConfig  # what the same model= and data= compose to with nothing else given
     choices: dict[str, str]  # the option of each group
     overrides: list[str]  # as they were given
     sweeping: bool  # whether it is one job of several
+    compose_recipe: Callable[[], DictConfig]
+
+    @property
+    def recipe(self) -> DictConfig:
+        """What the same model= and data= compose to with nothing else given; it takes as long as a config."""
+        return self.compose_recipe()
 
     @property
     def folder(self) -> Path:
@@ -49,7 +54,8 @@ class Composition(NamedTuple):
 def of_job(cfg: DictConfig) -> Composition:
     """Return what Hydra composed for the job that it now runs."""
     hydra: Any = HydraConfig.get()
-    return _composition(cfg, hydra)
+    recipe = _recipe(hydra)
+    return _composition(cfg, hydra, lambda: recipe)
 
 
 def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Composition:
@@ -61,7 +67,13 @@ def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Compos
         own_code.find_own(config_dir)
     with _hydra(config_dir):
         cfg = compose("config", list(overrides), return_hydra_config=True)
-        found = _composition(cfg, cfg.hydra)
+
+    def recipe() -> DictConfig:
+        with _hydra(config_dir):
+            return _recipe(hydra)
+
+    hydra = cfg.hydra
+    found = _composition(cfg, hydra, recipe)
     if found.sweeping:
         raise ConfigError(
             "a sweep runs on the command line: python -m anomaly_lab experiment=NAME, or -m KEY=A,B"
@@ -74,14 +86,25 @@ def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Compos
 def store_experiments() -> None:
     """Make the folder experiments/ a config group: one is a folder inside conf/, or what is stored."""
     for file in (own_code.ROOT / "experiments").glob("*.yaml"):
-        ConfigStore.instance().store(file.stem, OmegaConf.load(file), group="experiment", package="_global_")
+        content = _experiment(file, file.stat().st_mtime_ns)
+        ConfigStore.instance().store(file.stem, content, group="experiment", package="_global_")
 
 
-def _composition(cfg: DictConfig, hydra: DictConfig) -> Composition:
+@lru_cache(maxsize=256)
+def _experiment(file: Path, stamp: int) -> Any:  # noqa: ARG001 - edited, it is another
+    return OmegaConf.load(file)
+
+
+def _composition(cfg: DictConfig, hydra: DictConfig, recipe: Callable[[], DictConfig]) -> Composition:
     choices = {group: hydra.runtime.choices[group] for group in GROUPS}
+    given = list(hydra.overrides.task)
+    return Composition(cfg, choices, given, hydra.mode == RunMode.MULTIRUN, recipe)
+
+
+def _recipe(hydra: DictConfig) -> DictConfig:
+    choices = hydra.runtime.choices
     sources = [source.path for source in hydra.runtime.config_sources]
-    recipe = _as_composed(choices["model"], choices["data"], _stamps(sources))
-    return Composition(cfg, recipe, choices, list(hydra.overrides.task), hydra.mode == RunMode.MULTIRUN)
+    return _as_composed(choices["model"], choices["data"], _stamps(sources))
 
 
 def _stamps(sources: Sequence[str]) -> tuple[tuple[str, int], ...]:

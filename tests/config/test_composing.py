@@ -48,8 +48,9 @@ def own(folder: Path, name: str = "mine") -> Path:
     return folder
 
 
-def plain(asked: Composition) -> Composition:
-    return asked._replace(cfg=OmegaConf.to_container(asked.cfg), recipe=OmegaConf.to_container(asked.recipe))
+def plain(asked: Composition) -> list:
+    configs = [OmegaConf.to_container(config) for config in (asked.cfg, asked.recipe)]
+    return [*configs, asked.choices, asked.overrides, asked.sweeping]
 
 
 def test_what_was_asked_for_is_composed():

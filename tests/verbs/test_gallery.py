@@ -1,8 +1,6 @@
 """The contact sheet of pseudo anomalies: its figures counted again, its pictures read, no test image."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -15,8 +13,8 @@ from anomaly_lab.data.images import read_image
 from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.verbs import gallery as module
-from anomaly_lab.verbs.gallery import COLUMNS, DRAWS, Example, sheet, work
-from tests.support.runs import CHECKOUT, asked, composed, on_tree, options
+from anomaly_lab.verbs.gallery import COLUMNS, Example, sheet, work
+from tests.support.runs import asked, composed, on_tree, options
 from tests.support.trees import folder_tree, mvtec_tree, write_png
 
 SMALL = ("data.image_size=[48,64]", "data.holdout=0", "data.augment=null")
@@ -226,18 +224,17 @@ def test_a_file_that_cannot_be_written(tree, tmp_path):
         shown(tree, tmp_path / "taken" / "a.png", "cutpaste")
 
 
-def test_the_command(tree, tmp_path):
+def test_the_command(tree, tmp_path, door, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     given = ["synthesis=cutpaste", "data=mvtec", f"data.root={tree}", "data.category=part", "gallery.count=2"]
-    environment = {"PYTHONPATH": str(CHECKOUT), "PATH": ""}
-    command = [sys.executable, "-m", "anomaly_lab", "gallery", *given]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(rf"^cutpaste: \d+ of {DRAWS} draws have a mask", done.stdout, re.MULTILINE)
-    assert done.stdout.splitlines()[-1] == "gallery-cutpaste-part-128x128-seed0.png"
+    code, said, errors = door(["anomaly_lab", "gallery"], *given)
+    assert (code, errors) == (0, "")
+    assert re.search(rf"^cutpaste: \d+ of {module.DRAWS} draws have a mask", said, re.MULTILINE)
+    assert said.splitlines()[-1] == "gallery-cutpaste-part-128x128-seed0.png"
     assert (tmp_path / "gallery-cutpaste-part-128x128-seed0.png").stat().st_size > 10_000
 
 
-def test_help():
-    command = [sys.executable, "-m", "anomaly_lab", "gallery", "--help"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert all(word in text for word in ("gallery.count=8", "gallery.file=FILE", "synthesis=NAME"))
+def test_help(door):
+    code, said, _ = door(["anomaly_lab", "gallery"], "--help")
+    assert code == 0
+    assert all(word in said for word in ("gallery.count=8", "gallery.file=FILE", "synthesis=NAME"))
