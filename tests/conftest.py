@@ -47,6 +47,9 @@ def door(monkeypatch, capfd):
     def run(words, *arguments):
         module, *verb = words
         monkeypatch.setattr(sys, "argv", [module, *verb, *arguments])
+        monkeypatch.delenv(
+            "HYDRA_FULL_ERROR", raising=False
+        )  # an earlier command line in this process set it
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*found in sys.modules")  # runpy's own
             with pytest.raises(SystemExit) as ended:

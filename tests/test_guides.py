@@ -1,6 +1,6 @@
 """Every command and every piece of code in README and the guides runs, on small photographs.
 
-A sweep is cut to two values of each key, a training to two steps.
+A sweep is cut to two jobs, a training to two steps.
 """
 
 import logging
@@ -15,7 +15,7 @@ import anomaly_lab
 from anomaly_lab.__main__ import main
 from anomaly_lab.config import own_code
 from anomaly_lab.data.sets.demo import parts
-from tests.support.documents import blocks, commands, few_cells, pages, photographs, small
+from tests.support.documents import blocks, commands, pages, photographs, small, two_cells
 from tests.support.runs import CHECKOUT
 from tests.support.trees import normal_image, write_png
 
@@ -59,7 +59,7 @@ def done(desk, places, monkeypatch):
     kept = logging.root.handlers[:], logging.root.level
 
     def run(arguments: list[str]) -> int:
-        monkeypatch.setattr(sys, "argv", ["anomaly_lab", *few_cells(small(arguments, places), 2)])
+        monkeypatch.setattr(sys, "argv", ["anomaly_lab", *two_cells(small(arguments, places))])
         try:
             return main()
         except SystemExit as ended:  # of --help

@@ -32,7 +32,7 @@ def commands(page: Path, fence: str = "sh") -> Iterator[list[str]]:
 
 
 def small(arguments: list[str], places: dict[str, str]) -> list[str]:
-    """Return the arguments on the data of a test, of 64 px, with two steps of training and a picture."""
+    """Return the arguments on the data of a test, of 64 px, with two steps of training and no picture."""
     words = [re.sub(r"\b(DTD/images|DIR|NAME|FOLDER)\b", lambda m: places[m[1]], word) for word in arguments]
     if words[0] in {"check", "gallery", "--help", "--cfg"}:
         return words
@@ -40,19 +40,22 @@ def small(arguments: list[str], places: dict[str, str]) -> list[str]:
     given = {word.partition("=")[0] for word in words}
     if not {"trainer", "trainer.max_steps"} & given:
         words.append("trainer=debug")
-    extra = {"evaluation.overlays": "1", "evaluation.bootstrap": "10", "data.image_size": "64"}
+    extra = {"evaluation.overlays": "0", "evaluation.bootstrap": "10", "data.image_size": "64"}
     extra |= {"seed": "0"} if "experiment" in given else {}
     return [*words, *(f"{key}={value}" for key, value in extra.items() if key not in given)]
 
 
 def first_cell(arguments: list[str]) -> list[str]:
     """Return the first job of a sweep: each key with the first of its values."""
-    return [word for word in few_cells(arguments, 1) if word != "-m"]
+    return [_cut(word, 1) if "-m" in arguments else word for word in arguments if word != "-m"]
 
 
-def few_cells(arguments: list[str], values: int) -> list[str]:
-    """Return a sweep in which each key has so many of its values."""
-    return [_cut(word, values) if "=" in word and "-m" in arguments else word for word in arguments]
+def two_cells(arguments: list[str]) -> list[str]:
+    """Return a sweep with two values of its last key that has several, and one of each other."""
+    if "-m" not in arguments:
+        return arguments
+    swept = [word for word in arguments if _cut(word, 1) != word]
+    return [_cut(word, 2 if word in swept[-1:] else 1) for word in arguments]
 
 
 def _cut(word: str, values: int) -> str:
