@@ -47,9 +47,9 @@ def door(monkeypatch, capfd):
     def run(words, *arguments):
         module, *verb = words
         monkeypatch.setattr(sys, "argv", [module, *verb, *arguments])
-        monkeypatch.delenv(
-            "HYDRA_FULL_ERROR", raising=False
-        )  # an earlier command line in this process set it
+        # An earlier command line in this process set it, which asks for tracebacks.
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setattr("anomaly_lab.__main__.TRACEBACKS", False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*found in sys.modules")  # runpy's own
             with pytest.raises(SystemExit) as ended:
