@@ -87,7 +87,8 @@ def worker(verb: str) -> Work:
 
         gc.freeze()
         gc.enable()
-        return run(asked).metrics
+        done = run(asked)
+        return done.metrics | ({"doubts": len(done.doubts)} if done.doubts else {})
 
     return work
 

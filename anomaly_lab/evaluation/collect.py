@@ -11,6 +11,7 @@ from torch import Tensor
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import restore_map
 from anomaly_lab.data.images import read_mask
+from anomaly_lab.evaluation.doubts import Sameness, Seen, greys
 from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
 from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from anomaly_lab.evaluation.predictor import Predictor
@@ -32,6 +33,7 @@ class Scored(NamedTuple):
     pixels: Curves | None  # None where no pixel metric can be had
     maps: np.ndarray | None  # (N, H, W) float32, if they were asked for
     embedding: np.ndarray | None  # (N, D) float32, if asked for and the method embeds an image
+    seen: Seen = Seen()
 
     @property
     def labels(self) -> np.ndarray:
@@ -62,7 +64,15 @@ class Collector(L.Callback):
         kept = torch.cat([prediction.score for prediction in normal]).numpy()
         held_out = kept if self.data.normal.records else kept[:0]
         embedding = torch.cat(self.embeddings).numpy() if self.embeddings else None
-        return Scored(self.data.test.records, self.scores, held_out, self._precise(), self.maps, embedding)
+        test = self.data.test
+        normal_rows = [row for row, record in enumerate(test.records) if not record.label]
+        seen = Seen(
+            self.sameness.compute() if method.localises else None,
+            greys(self.data.train.images),
+            greys(test.images)[normal_rows],
+            tuple(method.doubts()),
+        )
+        return Scored(test.records, self.scores, held_out, self._precise(), self.maps, embedding, seen)
 
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start afresh."""
@@ -72,6 +82,7 @@ class Collector(L.Callback):
         self.maps = np.zeros((count, *self.data.geometry().size), np.float32) if self.how.save_maps else None
         self.embeds = self.how.overlays > 0
         self.embeddings: list[Tensor] = []
+        self.sameness = Sameness()
         self.pixels: Curves | None = None
         unmasked = self.data.unmasked()
         if unmasked:
@@ -94,6 +105,7 @@ class Collector(L.Callback):
         prediction = Prediction(*(value.cpu() for value in outputs))
         rows = batch.row.tolist()
         self.scores[rows] = prediction.score.numpy()
+        self.sameness.update(prediction.anomaly_map[:, ::4, ::4].numpy())
         if self.maps is not None:
             self.maps[rows] = prediction.anomaly_map.numpy()
         if self.pixels is not None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anomaly_lab.evaluation.collect import Scored
+from anomaly_lab.evaluation.doubts import of_pictures, of_scores, of_threshold
 from anomaly_lab.evaluation.metrics.bootstrap import bootstrap_interval
 from anomaly_lab.evaluation.metrics.curves import ExactCurves
 from anomaly_lab.evaluation.settings import EvaluationSettings
@@ -20,6 +21,7 @@ class Numbers(NamedTuple):
 
     metrics: dict[str, float]
     curves: dict[str, np.ndarray]  # {image,pixel}_{fpr,tpr,precision,overlap}, at most 500 points each
+    doubts: list[str]  # what makes the metrics doubtful, a line each
 
 
 def evaluate(scored: Scored, how: EvaluationSettings, printed: Mapping[str, str]) -> Numbers:
@@ -43,9 +45,11 @@ def evaluate(scored: Scored, how: EvaluationSettings, printed: Mapping[str, str]
     metrics |= {name: metrics[true] for name, true in printed.items() if true in metrics}
     metrics |= bootstrap_interval(scored.scores, scored.labels, np.random.default_rng(0), how.bootstrap)
     if len(scored.held_out):
-        least = 1 / (len(scored.held_out) + 1)
-        if least > how.target_fpr:
-            text = "threshold: of %d held-out images: about %.0f %% of good parts will lie above it, not %.0f"
-            log.warning(text, len(scored.held_out), 100 * least, 100 * how.target_fpr)
         metrics |= threshold(scored.held_out, how.target_fpr, scored.scores, scored.labels)
-    return Numbers(metrics, curves)
+    normals = int((~scored.labels).sum())
+    doubts = [
+        *of_scores(scored.scores, scored.labels, metrics),
+        *of_threshold(len(scored.held_out), how.target_fpr, normals, metrics),
+        *of_pictures(scored.seen),
+    ]
+    return Numbers(metrics, curves, doubts)

@@ -85,6 +85,11 @@ class AnomalyMethod(L.LightningModule, ABC):
         """Return the (B, D) float32 vectors that a method scores whole images by, or None."""
         return None
 
+    # Most methods know of nothing.
+    def doubts(self) -> list[str]:
+        """Return what of the last test makes its numbers doubtful, a line each."""
+        return []
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give learned buffers the checkpoint's shapes, which loading demands."""
         for name, value in checkpoint["state_dict"].items():

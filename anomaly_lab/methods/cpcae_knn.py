@@ -101,7 +101,9 @@ class CpcaeKnn(AnomalyMethod):
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Return the losses of all autoencoders, summed: they share no weight, so each learns as if alone."""
         loss = self.autoencoder.loss(batch.clean)
-        folds = self._folds(batch.clean)
+        if not self.left_out:
+            return loss
+        folds = self._folds(batch.clean)  # which waits for the device
         for fold, autoencoder in enumerate(self.left_out):
             if (seen := folds != fold).any():
                 loss = loss + autoencoder.loss(batch.clean[seen])

@@ -22,6 +22,7 @@ class Finished(NamedTuple):
 
     metrics: dict[str, float]
     path: Path  # of the run directory
+    doubts: Sequence[str] = ()  # what makes the metrics doubtful, a line each
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def recording(
         yield
         seconds = round(time.monotonic() - began, 1)
         directory.note(status="done", seconds=seconds)
-        log.info("%s: done in %.1f s%s", directory.path, seconds, listed(directory.metrics()))
+        log.info("%s: done in %.1f s%s", directory.path, seconds, listed(directory))
     except Exception as error:
         journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
         directory.note(status="failed", error=f"{type(error).__name__}: {error}")
@@ -67,6 +68,7 @@ def recording(
 def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Sequence[Cell]) -> None:
     """Write metrics.json, curves.npz, predictions.csv, and maps and poisoned copies where there are any."""
     directory.write_json("metrics.json", numbers.metrics)
+    directory.note(doubts=numbers.doubts)
     directory.write_arrays("curves.npz", numbers.curves)
     pairs = list(zip(scored.records, scored.scores, strict=True))
     rows = [
@@ -90,15 +92,16 @@ def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Seq
         directory.write_table("poison_predictions.csv", header, copies)
 
 
-def listed(metrics: dict[str, float]) -> str:
-    """Lay out the metrics, a line each, for the log."""
-    return "".join(f"\n  {name:26s} {value:.4f}" for name, value in metrics.items())
+def listed(directory: RunDirectory) -> str:
+    """Lay out the metrics and what makes them doubtful, a line each, for the log."""
+    metrics = [f"\n  {name:26s} {value:.4f}" for name, value in directory.metrics().items()]
+    doubts = [f"\n  Look at this: {line}" for line in directory.manifest().get("doubts", [])]
+    return "".join(metrics + doubts)
 
 
 def finished(directory: RunDirectory, *, before: bool) -> Finished:
     """Return a run that is done, and say so if it was done before it was asked for."""
-    metrics = directory.metrics()
     if before:
         way_out = "finished before, skipped; to do it again, remove the folder"
-        log.info("%s: %s%s", directory.path, way_out, listed(metrics))
-    return Finished(metrics, directory.path)
+        log.info("%s: %s%s", directory.path, way_out, listed(directory))
+    return Finished(directory.metrics(), directory.path, directory.manifest().get("doubts", []))

@@ -36,7 +36,8 @@ def checked(*overrides: str) -> Checked:
 
 def ran(tmp_path: Path, *overrides: str, sweeping: bool = False) -> tuple[dict[str, float], Path]:
     """Run in ``tmp_path/runs``; return the metrics and the run directory."""
-    return run(asked(f"runs='{tmp_path}/runs'", *overrides, sweeping=sweeping))
+    done = run(asked(f"runs='{tmp_path}/runs'", *overrides, sweeping=sweeping))
+    return done.metrics, done.path
 
 
 def on_tree(root: Path, category: str = "part") -> Sequence[str]:

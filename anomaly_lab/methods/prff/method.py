@@ -120,11 +120,16 @@ class Prff(AnomalyMethod):
         self.opened = 0
 
     def on_test_epoch_end(self) -> None:
-        """Say how often the gate opened: with no opening every n gives the same numbers."""
+        """Say how often the gate opened."""
         how = self.progressive
         if how.iterations > 1:
-            text = "progressive reconstruction: %d further passes, gate %s, m %g"
-            log.info(text, self.opened, how.gate, how.threshold)
+            said = f"{self.opened} further passes, gate {how.gate}, m {how.threshold:g}"
+            log.info("progressive reconstruction: %s", said)
+
+    def doubts(self) -> list[str]:
+        """Say so if no image got a further pass."""
+        idle = self.progressive.iterations > 1 and not self.opened
+        return ["the gate never opened: any number of passes gives the same numbers"] * idle
 
     def forward(self, image: Tensor) -> Prediction:
         """Score by the anomalous probability after the last pass that an image gets (section 4.1)."""
@@ -135,8 +140,7 @@ class Prff(AnomalyMethod):
             result.score > how.threshold if how.gate != "open" else torch.ones_like(result.score).bool()
         )
         for _ in range(1, how.iterations):
-            # Only suspicious images are computed again; but an exported graph cannot choose, so there all
-            # are.
+            # Only suspicious images are computed again; an exported graph cannot choose, and computes all.
             exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             rows = (
                 torch.arange(image.shape[0], device=image.device) if exporting else suspicious.nonzero()[:, 0]
@@ -242,6 +246,5 @@ class Reduction(nn.Module):
 
     def forward(self, level: Tensor, like: Tensor) -> Tensor:
         """Return (B, after, H, W) features, H and W those of ``like``."""
-        resized = interpolate(self.conv(level), size=like.shape[2:], mode="bilinear")
-        features: Tensor = self.norm(resized).relu()
-        return features
+        features: Tensor = self.norm(interpolate(self.conv(level), size=like.shape[2:], mode="bilinear"))
+        return features.relu()
