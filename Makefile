@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs format bench gpu clean
+.PHONY: help demo test processors check docs format bench gpu clean
 PYTHON ?= python3
 BIN := .venv/bin
 # Two threads that sleep while they wait: a busy neighbour on the same cores costs little.
@@ -27,6 +27,10 @@ demo: .venv/installed ## install, draw the demo data, train a small DRAEM on it,
 
 test: .venv/installed ## install and run the tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+processors: .venv/installed ## run the tests with the kernels of older processors, with one thread and two
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist worksteal
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/installed ## lint, types, import floors
 	$(BIN)/ruff check .

@@ -26,7 +26,9 @@ PACKAGES = (
 def provenance(device: str) -> dict[str, object]:
     """Return what the manifest says of code, packages, machine and command, as plain types."""
     changes = _git("status", "--porcelain")
-    processor = f"{platform.processor() or platform.machine()} x {torch.get_num_threads()} threads"
+    # Kernels, and so the last bits, depend on the instruction set and the number of threads.
+    instructions = torch.backends.cpu.get_cpu_capability()
+    processor = f"{platform.machine()} {instructions} x {torch.get_num_threads()} threads"
     return {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "git_commit": _git("rev-parse", "HEAD"),
