@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from anomaly_lab.config.checked import Checked
+from anomaly_lab.config.kept import read_kept
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import resize_image
 from anomaly_lab.data.registration import onto
@@ -19,6 +20,7 @@ from anomaly_lab.evaluation.predictor import Predictor
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.runs.checkpoints import load_weights
 from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.runs.reading import one_line
 from anomaly_lab.types import Prediction
 
 
@@ -36,7 +38,7 @@ class LoadedRun:
             raise RunError(f"{path}: no such folder, seen from {Path.cwd()}; give that of a finished run")
         manifest = directory.manifest()
         if manifest.get("status") != "done":
-            status = manifest.get("status", "missing")
+            status = one_line(manifest.get("status", "missing"))
             raise RunError(f"{path}: is no finished run (status {status}); give the folder of one")
         try:
             self._open(directory, manifest, allow)
@@ -44,14 +46,14 @@ class LoadedRun:
             raise
         except Exception as error:  # a damaged folder, or a stranger's, raises almost anything
             reason = (str(error).strip().splitlines() or [""])[-1]
-            made = f"it was made at commit {manifest.get('git_commit')!s:.8}"
+            made = f"it was made at commit {one_line(manifest.get('git_commit')):.8}"
             misfit = isinstance(error, ConfigError | InstantiationException)
             what = "its config does not fit this version of anomaly_lab" if misfit else "cannot be loaded"
             said = reason if misfit else f"{type(error).__name__}: {reason}"
             raise RunError(f"{path}: {what} ({said}); {made}") from error
 
     def _open(self, directory: RunDirectory, manifest: dict[str, Any], allow: Sequence[str]) -> None:
-        cfg: Any = OmegaConf.load(directory.path / "config.yaml")
+        cfg: Any = read_kept(directory.path / "config.yaml")
         cfg.data.synthesis = cfg.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}
         # Before anything is built, as the folder may be a stranger's.
         for leaf in Checked.of(cfg, allow).leaves:
@@ -62,8 +64,10 @@ class LoadedRun:
         data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
         self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all")
         data.crop_box = manifest["crop_box"]
+        if data.crop_box is None and data.crop is not None:  # looking for it would list, even draw, the data
+            raise ConfigError(f"manifest.json has no crop_box for data.crop={data.crop}")
         self.geometry = data.geometry()
-        self.reference = np.load(directory.path / "reference.npz")["image"] if data.register else None
+        self.reference = _reference(directory.path / "reference.npz") if data.register else None
         load_weights(self.method, directory.checkpoint, manifest["training_hash"])
         self.method.eval()
         self.bf16 = cfg.trainer.precision == "bf16-mixed"
@@ -100,3 +104,11 @@ class LoadedRun:
         if self.reference is not None:
             array = onto(self.reference, array, None, "the array")[0]
         return resize_image(array, self.geometry.place((array.shape[0], array.shape[1])), self.geometry.size)
+
+
+def _reference(file: Path) -> np.ndarray:
+    with np.load(file, allow_pickle=False) as kept:
+        image: np.ndarray = kept["image"]
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise RunError(f"{file}: holds no (h, w, 3) uint8 photograph, but {image.shape} {image.dtype}")
+    return image

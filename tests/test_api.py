@@ -267,3 +267,48 @@ def test_a_strangers_class_is_taken_once_it_is_allowed(key, name, handed, strang
     assert imported(stranger)
     assert torch.equal(run.predict(images).score, wanted)
     assert (type(run.method).__module__ == "stranger") is (key == "model")
+
+
+def test_a_config_that_reads_the_environment_is_refused(handed, monkeypatch):
+    monkeypatch.setenv("ANOMALY_LAB_SECRET", "imagenet")
+    cfg = OmegaConf.load(handed / "config.yaml")
+    cfg.tag = "${oc.env:ANOMALY_LAB_SECRET}"
+    OmegaConf.save(cfg, handed / "config.yaml")
+    with pytest.raises(RunError, match=r"config\.yaml: has \$\{oc\.env:ANOMALY_LAB_SECRET\}, where"):
+        anomaly_lab.load(handed)
+
+
+def test_loading_never_lists_nor_draws_the_data_set(handed, tmp_path):
+    spoilt(handed, "data._target_", "anomaly_lab.data.sets.demo.dataset.Demo")
+    spoilt(handed, "data.root", str(tmp_path / "drawn"))
+    spoilt(handed, "data.category", "nut")
+    spoilt(handed, "data.crop", "auto")
+    with pytest.raises(RunError, match=r"manifest\.json has no crop_box for data\.crop=auto"):
+        anomaly_lab.load(handed)
+    assert not (tmp_path / "drawn").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"crop_box": [0, 0, 2, 2]}, "data.crop="),
+        ({"crop_box": "all"}, ""),
+        ({"training_hash": None}, "was trained with another recipe"),
+        ({"training_hash": ["a"]}, ""),
+        ({"status": "a\nb"}, "is no finished run (status a b)"),
+        ({"git_commit": ["a\nb"], "crop_box": 1}, ""),
+    ],
+)
+def test_a_manifest_with_strange_values_is_one_line(changes, said, handed):
+    edit(handed, **changes)
+    with pytest.raises(RunError) as caught:
+        anomaly_lab.load(handed)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reference_of_another_kind_is_one_line(tree, tmp_path):
+    done = finished(tree, tmp_path, *control(tree), "data.register=true")
+    np.savez(done.path / "reference.npz", image=np.zeros((4, 4)))
+    with pytest.raises(RunError, match=r"reference\.npz: holds no \(h, w, 3\) uint8 photograph"):
+        anomaly_lab.load(done.path)

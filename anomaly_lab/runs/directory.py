@@ -11,6 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from anomaly_lab.errors import RunError
+from anomaly_lab.runs.reading import one_line, read_json
 
 
 @final
@@ -24,23 +25,21 @@ class RunDirectory:
 
     def manifest(self) -> dict[str, Any]:
         """Return manifest.json, empty if there is none."""
-        return self._read_json("manifest.json")
+        return read_json(self.path / "manifest.json")
 
     def note(self, **facts: Any) -> None:
         """Add facts to manifest.json."""
         self.write_json("manifest.json", self.manifest() | facts)
 
     def metrics(self) -> dict[str, float]:
-        """Return metrics.json, empty if there is none."""
-        return self._read_json("metrics.json")
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        file = self.path / name
-        try:
-            content: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-        except json.JSONDecodeError as error:
-            raise RunError(f"{file}: is damaged ({error}); remove the folder to run again") from error
-        return content
+        """Return metrics.json, empty if there is none. RunError: a value is no number."""
+        file = self.path / "metrics.json"
+        found = read_json(file)
+        if wrong := [name for name, value in found.items() if not _is_number(value)]:
+            raise RunError(
+                f"{file}: is damaged ({one_line(wrong[0])} is no number); remove the folder to run again"
+            )
+        return found
 
     def write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""
@@ -97,12 +96,12 @@ class RunDirectory:
         manifest = self.manifest()
         if manifest.get("status") == "failed" and not retry:
             raise RunError(
-                f"{self.path}: failed before ({manifest.get('error')}); skipped, give retry=failed"
+                f"{self.path}: failed before ({one_line(manifest.get('error'))}); skipped, give retry=failed"
             )
         if manifest.get("status") == "done":
             for name, value in made_from.items():
                 if manifest.get(name, value) != value:
-                    was = f"{manifest.get(name)} in the finished run, {value} now"
+                    was = f"{one_line(manifest.get(name))} in the finished run, {value} now"
                     way_out = "give data.category=NAME or tag=NAME, or remove the folder"
                     raise RunError(
                         f"{self.path}: {name} changed ({was}), so this would be another run; {way_out}"
@@ -114,3 +113,7 @@ class RunDirectory:
         """Remove what a broken-off run left to go on from."""
         for file in (self.resume_checkpoint, self.checkpoint):
             file.unlink(missing_ok=True)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in {int, float} and abs(value) < 1e300  # an int may be too large to be shown

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
 
 from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.runs.checkpoints import load_weights, read_checkpoint, save_weights
 from anomaly_lab.runs.directory import RunDirectory
@@ -55,7 +57,16 @@ def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, plac
     log.info(f"{learns} from the start" if resume is None else f"goes on from {resume}")
     if resume is not None:
         # Loader workers read ahead before Lightning tells the order its epoch.
-        loops = read_checkpoint(resume, training_hash)["loops"]
-        data.order.set_epoch(loops["fit_loop"]["epoch_progress"]["current"]["processed"])
+        data.order.set_epoch(_epochs_done(resume, training_hash))
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
     save_weights(method, directory, training_hash)
+
+
+def _epochs_done(resume: Path, training_hash: str) -> int:
+    content = read_checkpoint(resume, training_hash)
+    try:
+        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{resume}: does not say how far the training was; remove it to train again"
+        ) from error

@@ -51,8 +51,14 @@ def test_the_log_says_whether_a_run_trains_and_how_often_the_gate_opened(tmp_pat
 def finished(path: Path, **manifest: str) -> RunDirectory:
     directory = RunDirectory(path)
     directory.write_json("manifest.json", {"status": "done", "training_hash": "h", **manifest})
-    directory.write("model.ckpt", path.name)
+    torch.save(
+        {"training_hash": "h", "state_dict": {"a": torch.ones(1)}, "of": path.name}, directory.checkpoint
+    )
     return directory
+
+
+def origin(directory: RunDirectory) -> str:
+    return torch.load(directory.checkpoint, weights_only=True)["of"]
 
 
 def test_only_finished_runs_with_the_same_training_give_their_weights(tmp_path):
@@ -69,8 +75,40 @@ def test_only_finished_runs_with_the_same_training_give_their_weights(tmp_path):
     finished(tmp_path / "e")
     finished(tmp_path / "f")
     take_weights(asking, "h")
-    assert asking.checkpoint.read_text() == "e"
+    assert origin(asking) == "e"
     assert asking.manifest()["trained_in"] == "e"
+
+
+@pytest.mark.parametrize("manifest", ["null", "[1]", '{"a": NaN}', "[" * 100_000], ids=lambda text: text[:9])
+def test_a_run_with_a_damaged_manifest_is_passed_over(manifest, tmp_path, caplog):
+    (finished(tmp_path / "a").path / "manifest.json").write_text(manifest)
+    finished(tmp_path / "b")
+    asking = RunDirectory(tmp_path / "asking")
+    take_weights(asking, "h")
+    assert origin(asking) == "b"
+    assert "manifest.json: is damaged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1],
+        {"training_hash": "h"},
+        {"training_hash": "h", "state_dict": [1]},
+        {"training_hash": "h", "state_dict": {"a": 1}},
+        {"training_hash": "h", "state_dict": {"a": torch.tensor([1, float("inf")])}},
+        {"training_hash": "other", "state_dict": {}},
+    ],
+    ids=str,
+)
+def test_a_run_with_damaged_weights_is_passed_over(content, tmp_path, caplog):
+    torch.save(content, finished(tmp_path / "a").checkpoint)
+    finished(tmp_path / "b")
+    asking = RunDirectory(tmp_path / "asking")
+    take_weights(asking, "h")
+    assert origin(asking) == "b"
+    assert asking.manifest()["trained_in"] == "b"
+    assert caplog.text.count("passed over: ") == 1
 
 
 def test_who_took_weights_passes_on_the_name_of_who_trained_them(tmp_path):
@@ -95,4 +133,4 @@ def test_the_weights_outlast_the_run_that_they_came_from(tmp_path):
     asking.path.mkdir()
     take_weights(asking, "h")
     trained.checkpoint.unlink()
-    assert asking.checkpoint.read_text() == "a"
+    assert origin(asking) == "a"
