@@ -37,7 +37,8 @@ def _problem(content: Any, training_hash: str) -> str:
     if not isinstance(content, dict):
         return f"is no checkpoint, but a {type(content).__name__}"
     if content.get("training_hash") != training_hash:
-        hashes = f"training hash {one_line(content.get('training_hash')):.8}, wanted {one_line(training_hash):.8}"
+        found, wanted = (one_line(value)[:8] for value in (content.get("training_hash"), training_hash))
+        hashes = f"training hash {found}, wanted {wanted}"
         return f"was trained with another recipe or on other data ({hashes})"
     state = content.get("state_dict")
     if not isinstance(state, dict):

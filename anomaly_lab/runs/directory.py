@@ -51,9 +51,9 @@ class RunDirectory:
         self.write(name, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_table(self, name: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Write a CSV file whole or not at all."""
+        """Write a CSV file whole or not at all; texts as `plain` has them."""
         with self.replacing(name) as path, path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([header, *rows])
+            csv.writer(file).writerows([header, *([plain(value) for value in row] for row in rows)])
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Write an npz whole or not at all.
@@ -113,6 +113,20 @@ class RunDirectory:
         """Remove what a broken-off run left to go on from."""
         for file in (self.resume_checkpoint, self.checkpoint):
             file.unlink(missing_ok=True)
+
+
+def plain(value: Any) -> Any:
+    """Return a cell of a table that no spreadsheet takes for a formula.
+
+    A text that begins as one could, or with an apostrophe, gets an apostrophe before it; whoever reads a cell
+    back takes the first apostrophe off (``removeprefix("'")``). Numbers stay.
+    """
+    if not isinstance(value, str):
+        return value
+    first = value[:1]
+    # A spreadsheet may skip blanks and what is not printed, and knows a wide form of the four signs.
+    risky = first == " " or not first.isprintable() or first in tuple("=+-@\uff1d\uff0b\uff0d\uff20'")
+    return f"'{value}" if risky else value
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -22,12 +23,13 @@ def locked(folder: Path) -> Iterator[bool]:
     flock ends with its holder; across hosts, where flock may not reach, the file's heartbeat tells.
 
     Raises:
-        RunError: the folder is not there and cannot be made.
+        RunError: the folder is not there and cannot be made, or something in it would lead writing elsewhere.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made ({error.strerror}); give another runs=FOLDER") from error
+    _check_plain(folder)
     with (folder / ".lock").open("a+") as file:
         file.seek(0)
         holder = file.read().split()
@@ -46,6 +48,18 @@ def locked(folder: Path) -> Iterator[bool]:
         finally:
             ended.set()
             file.truncate(0)
+
+
+def _check_plain(folder: Path) -> None:
+    """Raise RunError for a link, pipe or device in a run directory, as what is opened to write follows it."""
+    for parent, folders, files in os.walk(folder):
+        for entry in (Path(parent, name) for name in (*folders, *files)):
+            mode = entry.lstat().st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise RunError(
+                    f"{entry}: is a link, pipe or device, through which a run writes nothing; remove it"
+                )
+        folders[:] = [name for name in folders if name != "wandb"]  # W&B links its latest files there
 
 
 def _taken(file: TextIO, holder: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """What a training shows while it runs: a row a step in training.csv, and a line on the terminal."""
 
 import csv
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from anomaly_lab.methods.base import AnomalyMethod
 
 # Steps; to read a value from an accelerator is to wait for it, so its losses are read in blocks.
 READ_EVERY = 32
+ROW = re.compile(r"[0-9]{1,18}(,[-+.0-9a-z]*){5}")  # of training.csv
 
 
 @final
@@ -31,9 +33,11 @@ class Progress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open both; rows that a killed run wrote after its last saved state are dropped."""
         assert isinstance(pl_module, AnomalyMethod)
-        old = list(csv.reader(self.file.read_text().splitlines())) if self.file.exists() else []
+        # A power cut may leave bytes that nobody wrote.
+        old = self.file.read_text(errors="replace").splitlines() if self.file.exists() else []
+        rows = [line.split(",") for line in old if ROW.fullmatch(line)]
         begun = trainer.global_step
-        kept = [row for row in old if row and row[0].isdigit() and 0 < int(row[0]) <= begun]
+        kept = [row for row in rows if 0 < int(row[0]) <= begun]
         self.rows = self.file.open("w", newline="", buffering=1)
         self.writer = csv.writer(self.rows)
         header = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")

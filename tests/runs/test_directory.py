@@ -1,5 +1,6 @@
 """The run directory: what each state found leads to, and that no file is left half written."""
 
+import csv
 import resource
 from pathlib import Path
 
@@ -135,6 +136,26 @@ def test_a_full_disk_is_one_line_and_the_last_good_file_is_kept(tmp_path, small_
         torch.save({"step": 2, "weights": torch.rand(1_000_000)}, file)
     assert torch.load(tmp_path / "state.ckpt", weights_only=True) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["state.ckpt"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+x", "-x", "@x", "\t=1+1", "\r=1", "\n=1", " =1+1", "\ufeff=1", "\uff1d1", "'x", "'=1"],
+)
+def test_no_text_of_a_table_is_a_formula_and_each_is_read_back(text, tmp_path):
+    RunDirectory(tmp_path).write_table("a.csv", ("path", "score"), [(f"/{text}.png", -0.5), (text, -1)])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {"path": f"/{text}.png", "score": "-0.5"}
+    assert rows[1] == {"path": f"'{text}", "score": "-1"}
+    assert rows[1]["path"].removeprefix("'") == text
+
+
+def test_other_texts_of_a_table_stay_as_they_are(tmp_path):
+    texts = ["good", "", "a=b", "/data/x.png", "3", "Ä", "x'", "(1)"]
+    RunDirectory(tmp_path).write_table("a.csv", texts, [texts])
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [texts, texts]
 
 
 def test_an_error_of_another_kind_is_not_called_a_full_disk(tmp_path):

@@ -137,3 +137,27 @@ def test_on_an_accelerator_losses_are_read_in_blocks_and_before_a_save(tmp_path)
         assert [(row["step"], float(row["loss"])) for row in csv.DictReader(file)] == [
             (str(step), float(step)) for step in range(1, 41)
         ]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xfe\x00",
+        b"\0\0\0\0\n",
+        b'"open quote\n3,0,1,1,1,1\n',
+        "\u00b2,0,1,1,1,1\n".encode(),
+        b"1" * 5000 + b",0,1,1,1,1\n",
+        b"2,0,=1+1,1,1,1\n",
+        b"2,0",
+        b"x" * 200_000,
+    ],
+    ids=lambda garbage: repr(garbage[:12]),
+)
+def test_a_row_that_no_training_wrote_is_dropped(garbage, tmp_path):
+    header = "step,epoch,loss,learning_rate,images_per_second,loader_seconds"
+    whole = ["1,0,0.5,0.1,2.0,0.0100", "2,0,1.5e-07,0.1,2.0,0.0100"]
+    (tmp_path / "training.csv").write_bytes("\n".join([header, *whole, ""]).encode() + garbage)
+    progress = Progress(tmp_path)
+    progress.on_train_start(SimpleNamespace(global_step=2), told("variation", steps=4))
+    progress.on_train_end(None, None)
+    assert (tmp_path / "training.csv").read_text().splitlines() == [header, *whole]
