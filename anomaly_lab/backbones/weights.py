@@ -36,7 +36,8 @@ def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
     """Return the network with the weights asked for: ``imagenet``, ``bundled`` or a FILE.
 
     Raises:
-        ConfigError: they cannot be had, or do not fit; it names the first misfit and the ways out.
+        ConfigError: they cannot be had, do not fit, or are not finite; it names the first misfit and the ways
+            out.
     """
     # They tell of the classifier, which nobody wants, and of each try to reach a hub that is out of reach.
     for library in ("timm", "huggingface_hub", "httpx"):
@@ -47,7 +48,7 @@ def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
         overlay = {}
         if weights != "imagenet":
             overlay = {"state_dict": bundled() if weights == "bundled" else load_state_dict(weights)}
-        return _created(name, overlay, making)
+        return _sound(_created(name, overlay, making))
     except Exception as error:  # the hub, the file and the shapes each raise their own
         lines = str(error).strip().replace("\t", "").split("\n")
         said = next((line for line in lines if "size mismatch" in line), lines[0]).partition(". ")[0]
@@ -80,6 +81,17 @@ def _created(name: str, overlay: dict[str, Any], making: dict[str, Any]) -> Any:
             if not value.isnan().all():
                 raise ValueError(f"the file has no value for {key.removeprefix('model.')}")
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **making)
+
+
+def _sound(network: Any) -> Any:
+    """Return the network; ValueError: its weights are not finite, or all 0, which computes nothing."""
+    values = _floating(network.state_dict())
+    for key, value in values:
+        if not value.isfinite().all():
+            raise ValueError(f"{key} has values that are not finite")
+    if not any(value.any() for _, value in values):
+        raise ValueError("all of its values are 0")
+    return network
 
 
 def bundled() -> dict[str, Tensor]:

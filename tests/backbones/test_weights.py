@@ -51,6 +51,31 @@ def test_a_file_of_weights_is_read_and_its_first_misfit_named(tmp_path: Path):
         assert "weights=bundled" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (float("nan"), r"conv1\.weight has values that are not finite"),
+        (float("inf"), r"conv1\.weight has values that are not finite"),
+        (0.0, "all of its values are 0"),
+    ],
+)
+def test_weights_that_compute_nothing_are_one_line(factor, said, tmp_path):
+    source = timm.create_model("resnet18").state_dict()
+    spoilt = {key: value * factor if value.is_floating_point() else value for key, value in source.items()}
+    torch.save(spoilt, tmp_path / "spoilt.pth")
+    with pytest.raises(ConfigError, match=rf"spoilt\.pth cannot be used \({said}\)") as caught:
+        extractor("resnet18", str(tmp_path / "spoilt.pth"), ("layer1",))
+    assert "\n" not in str(caught.value)
+
+
+def test_one_value_that_is_not_finite_is_named(tmp_path):
+    source = timm.create_model("resnet18").state_dict()
+    source["layer1.0.bn2.running_var"][3] = float("inf")
+    torch.save(source, tmp_path / "spoilt.pth")
+    with pytest.raises(ConfigError, match=r"layer1\.0\.bn2\.running_var has values that are not finite"):
+        extractor("resnet18", str(tmp_path / "spoilt.pth"), ("layer1",))
+
+
 def test_a_download_that_fails_says_what_to_fetch_and_that_bundled_exists(monkeypatch):
     def closed(*_, **__):
         raise OSError("no route to the hub")
