@@ -77,7 +77,7 @@ def rows_of(table: Path, category: str) -> list[dict[str, str]]:
 
     Raises:
         DataError: there is no such file, or it is not that of the one-class split, or it has no row of the
-            object.
+            object, or one of these names a file outside of the data set.
     """
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
@@ -102,7 +102,14 @@ def rows_of(table: Path, category: str) -> list[dict[str, str]]:
     if odd := [row for row in mine if (row["split"], row["label"], bool(row["mask"])) not in KINDS]:
         text = f"has {','.join(odd[0].values())!r} ({len(odd)} such rows), none of 1cls.csv"
         raise DataError(f"{table}: {text}; {SOURCE}")
+    if outside := [row[key] for row in mine for key in ("image", "mask") if not _inside(row[key])]:
+        way_out = "a path is relative to data.root and stays in it"
+        raise DataError(f"{table}: names {outside[0]!r} ({len(outside)} such paths); {way_out}; {SOURCE}")
     return mine
+
+
+def _inside(path: str) -> bool:
+    return not Path(path).is_absolute() and ".." not in Path(path).parts and path.isprintable()
 
 
 def _record(root: Path, row: dict[str, str]) -> ImageRecord:

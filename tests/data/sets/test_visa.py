@@ -97,6 +97,16 @@ def test_a_csv_that_does_not_fit_is_an_error_of_one_line(old, new, message, tmp_
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("outside", ["../secret.JPG", "candle/../../secret.JPG", "/etc/secret.JPG"])
+@pytest.mark.parametrize("old", ["candle/Data/Images/Normal/0004.JPG", "candle/Data/Masks/Anomaly/000.png"])
+def test_a_csv_names_no_file_outside_of_the_data_set(old, outside, tmp_path):
+    data = edited(tmp_path / "root", old, outside)
+    (tmp_path / "secret.JPG").write_bytes(b"secret")
+    message = rf"1cls\.csv: names '{outside}' \(1 such paths\); a path is relative to data\.root"
+    with pytest.raises(DataError, match=message):
+        listed(data)
+
+
 def test_a_csv_that_is_missing_or_is_none(tmp_path):
     file = visa_tree(tmp_path) / "split_csv/1cls.csv"
     file.write_bytes(b"\xff\xfe\x00csv")
