@@ -6,14 +6,16 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import final
+from typing import BinaryIO, final
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
@@ -24,6 +26,11 @@ ONE_MINUTE = 60  # seconds
 ONE_DAY = 86400  # seconds
 SMALL = 2**14  # bytes; a file up to this size, once read, stays in memory for the next cell of a sweep
 HEX = "[0-9a-f]"
+MARK = b"crc32"  # before the checksum of all bytes that precede it, at the end of each file
+END = len(MARK) + 4  # bytes
+CHUNK = 2**20  # bytes that are summed at a time
+# Files that were found whole in this process, each with what tells that nobody wrote it since.
+WHOLE: dict[Path, tuple[int, int, int]] = {}
 
 
 @final
@@ -31,8 +38,9 @@ class Cache:
     """Arrays in files, each under the digest of all that it depends on; keys are `digest`'s 40 hex digits.
 
     Several processes may share a folder: a file appears whole, by a rename, and whoever finds it gone or
-    damaged computes the value again. Only files named like its own are ever removed. A full disk, or a folder
-    that cannot be written, costs time but ends no run.
+    damaged computes the value again. A file is numpy's .npy format and a checksum behind it, which a process
+    compares once. Only files named like its own are ever removed. A full disk, or a folder that cannot be
+    written, costs time but ends no run.
 
     Args:
         folder: where the files lie; ``~`` is the home.
@@ -48,25 +56,32 @@ class Cache:
         self.writes = self.limit > 0
         self.unchecked = min(CHECKED_EVERY, self.limit)  # so the first value written looks at what lies there
         self.lock = threading.Lock()
+        self.told = False  # that a file is damaged
 
     def __deepcopy__(self, memo: object) -> "Cache":
         return self  # a place, not a value; its lock cannot be copied
 
-    def get(self, key: str) -> np.ndarray | None:
-        """Return the read-only array under a key, memory-mapped unless it is small, or None."""
+    def get(self, key: str, dtype: DTypeLike, shape: Sequence[int | None]) -> np.ndarray | None:
+        """Return the read-only array under a key, memory-mapped unless it is small, or None.
+
+        Where ``shape`` is None any length will do. What is damaged or of another kind is None, and said once.
+        """
         file = self._file(key)
         if not self.limit:
             return None
         try:
-            found = file.stat()
-            value = (
-                _small(file) if found.st_size <= SMALL else np.load(file, mmap_mode="r", allow_pickle=False)
-            )
-        except (OSError, ValueError, EOFError):
-            return None  # absent, just thrown out by another process, or cut off by a crash
-        if time.time() - found.st_mtime > ONE_MINUTE:
-            with suppress(OSError):
-                os.utime(file)  # it was used
+            value = _read(file)
+            fits = len(value.shape) == len(shape) and value.dtype == np.dtype(dtype)
+            if not fits or any(want not in (None, has) for has, want in zip(value.shape, shape, strict=True)):
+                raise ValueError(f"{value.dtype} of shape {value.shape}")
+        except OSError:
+            return None  # absent, or just thrown out by another process
+        except ValueError as error:
+            if not self.told:
+                self.told = True
+                text = "cache: %s is not what was kept (%s): it is computed again, like any other such file"
+                log.warning(text, file, error)
+            return None
         return value
 
     def put(self, key: str, value: np.ndarray) -> None:
@@ -77,8 +92,15 @@ class Cache:
         part = file.with_name(f"{key}.{os.getpid()}-{threading.get_ident()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as opened:
+            with part.open("w+b") as opened:
                 np.save(opened, value, allow_pickle=False)
+                length = opened.tell()
+                opened.seek(0)
+                end = _end(opened, length)
+                opened.seek(length)
+                opened.write(end)
+                opened.flush()
+                os.fsync(opened.fileno())  # else a power cut may leave the name without the content
             part.replace(file)
         except OSError as error:
             with suppress(OSError):
@@ -94,9 +116,11 @@ class Cache:
                 self.unchecked = 0
                 self._shrink()
 
-    def tensor(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Return the tensor under a key, on the CPU; computed, and kept, if it is not there."""
-        found = self.get(key)
+    def tensor(
+        self, key: str, compute: Callable[[], Tensor], dtype: DTypeLike, shape: Sequence[int | None]
+    ) -> Tensor:
+        """Return the tensor under a key, on the CPU; computed, and kept, if `get` has none."""
+        found = self.get(key, dtype, shape)
         if found is None:
             found = compute().cpu().numpy()
             self.put(key, found)
@@ -130,6 +154,44 @@ class Cache:
             total -= size
             if total <= 0.9 * self.limit:
                 return
+
+
+def _read(file: Path) -> np.ndarray:
+    """Return the array in a file, after its checksum was compared, and note that it was used.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not what `Cache.put` wrote.
+    """
+    found = file.stat()
+    if WHOLE.get(file) != _state(found):
+        with file.open("rb") as opened:
+            wanted = _end(opened, found.st_size - END)
+            end = opened.read()
+        if end != wanted:
+            raise ValueError("its checksum differs" if end.startswith(MARK) else "it has no checksum")
+        WHOLE[file] = _state(found)
+    value: np.ndarray = (
+        _small(file) if found.st_size <= SMALL else np.load(file, mmap_mode="r", allow_pickle=False)
+    )
+    if time.time() - found.st_mtime > ONE_MINUTE:
+        with suppress(OSError):
+            os.utime(file)
+            WHOLE[file] = _state(file.stat())
+    return value
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _end(opened: BinaryIO, length: int) -> bytes:
+    """Return what belongs behind the next ``length`` bytes of a file."""
+    checksum = 0
+    while length > 0 and (chunk := opened.read(min(CHUNK, length))):
+        checksum = zlib.crc32(chunk, checksum)
+        length -= len(chunk)
+    return MARK + checksum.to_bytes(4, "little")
 
 
 @lru_cache(maxsize=2**12)

@@ -60,7 +60,12 @@ class CachedExtractor:
         made_by = [(layer, identity, *how) for layer, identity in pairs]
         sources = map(_source, image.detach().float().cpu().numpy())
         keys = [[digest(source, *by) for by in made_by] for source in sources]
-        found: list[Any] = [[self.cache.get(key) for key in row] for row in keys]
+        sides = (None, None) if self.extractor.pool == "none" else ()
+        shapes = [(channels, *sides) for channels in self.extractor.channels]
+        found: list[Any] = [
+            [self.cache.get(key, np.float32, shape) for key, shape in zip(row, shapes, strict=True)]
+            for row in keys
+        ]
         missing = [row for row, values in enumerate(found) if any(value is None for value in values)]
         if missing:
             computed = [level.cpu().numpy() for level in self.extractor(image[missing])]

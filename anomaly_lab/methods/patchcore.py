@@ -3,6 +3,7 @@
 import logging
 from typing import Annotated, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
@@ -115,5 +116,7 @@ class PatchCore(FittedMethod):
         count = max(1, round(self.coreset * len(patches)))
         log.info("coreset: %d of %d patches", count, len(patches))
         key = digest("coreset", patches, count, self.projection, self.seed)
-        rows = self.cache.tensor(key, lambda: greedy_coreset(patches, count, self.projection, self.seed))
+        rows = self.cache.tensor(
+            key, lambda: greedy_coreset(patches, count, self.projection, self.seed), np.int64, (count,)
+        )
         self.bank_ = patches[rows.to(patches.device)]
