@@ -7,6 +7,7 @@ from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.base import WORKING_NUMBERS, Estimator, whitening
+from anomaly_lab.estimators.moments import Moments
 
 
 @final
@@ -26,23 +27,30 @@ class PositionGaussian(Estimator):
                 f"model.estimator.ridge: must be above 0, not {ridge}; a constant position needs it"
             )
         self.ridge = ridge
+        self.moments = Moments(joint=True)
         self.register_buffer("mean_", torch.empty(0))
         self.register_buffer("precision_", torch.empty(0))
 
-    @torch.no_grad()
     def fit(self, embedding: Tensor) -> Self:
         """Fit (N, P, D) patch vectors, eq. 1; a single image leaves the ridge as the whole covariance."""
-        count, positions, width = embedding.shape
-        step = max(1, WORKING_NUMBERS // 4 // (width * (count + 4 * width)))
-        self.mean_ = embedding.new_empty(positions, width, dtype=torch.float32)
-        self.precision_ = embedding.new_empty(positions, width, width, dtype=torch.float32)
-        with torch.autocast(embedding.device.type, enabled=False):
+        self.update(embedding)
+        return self.finish()
+
+    def update(self, embedding: Tensor) -> None:
+        """Take further (B, P, D) patch vectors in; memory does not grow with their number."""
+        self.moments.update(embedding)
+
+    @torch.no_grad()
+    def finish(self) -> Self:
+        """Fit what `update` was given since the last fit."""
+        moments, self.moments = self.moments, Moments(joint=True)
+        self.mean_ = moments.origin + moments.mean
+        self.precision_ = moments.scatter  # replaced in place: it is by far the largest
+        positions, width = self.mean_.shape
+        step = max(1, WORKING_NUMBERS // 16 // width**2)
+        with torch.autocast(self.mean_.device.type, enabled=False):
             for low in range(0, positions, step):
-                block = embedding.detach()[:, low : low + step].float().transpose(0, 1)
-                mean = block.mean(dim=1)
-                centred = block - mean[:, None]
-                covariance = centred.mT @ centred / max(count - 1, 1)
-                self.mean_[low : low + step] = mean
+                covariance = self.precision_[low : low + step] / max(moments.count - 1, 1)
                 self.precision_[low : low + step] = whitening(covariance, self.ridge)
         return self
 

@@ -15,21 +15,23 @@ from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.types import SAME_RUN, Prediction, TrainBatch, Training
 
 
-class FittedMethod(AnomalyMethod, ABC):
-    """Collects something of every training image, then learns from all of it at the end of the only epoch."""
+class SinglePassMethod(AnomalyMethod, ABC):
+    """Takes in each training image once, batch by batch, and learns at the end of the only epoch.
+
+    What it needs of the images it may sum up as they come, so that memory does not grow with their number.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.seen: list[Tensor] = []
 
     @abstractmethod
-    def collect(self, image: Tensor) -> Tensor:
-        """Return what is kept of a (B, 3, H, W) float32 batch of normal images in [0, 1]: (B, ...)."""
+    def update(self, image: Tensor) -> None:
+        """Take in a (B, 3, H, W) float32 batch of normal images in [0, 1]."""
 
     @abstractmethod
-    def fit(self, collected: Tensor) -> None:
-        """Learn from what was kept of all N training images: (N, ...)."""
+    def finish(self) -> None:
+        """Learn from what was taken in, in float32 whatever the precision of the features."""
 
     def check_training(self, training: Training) -> None:
         """Raise ConfigError unless each training image comes exactly once."""
@@ -41,19 +43,43 @@ class FittedMethod(AnomalyMethod, ABC):
 
     # The signature is Lightning's.
     def training_step(self, batch: TrainBatch, batch_idx: int) -> None:  # noqa: ARG002
-        """Collect."""
+        """Take the batch in."""
         with torch.no_grad():
-            self.seen.append(self.collect(batch.clean))
+            self.update(batch.clean)
 
     def on_train_epoch_end(self) -> None:
-        """Fit, in float32 whatever the precision of the features."""
-        collected, self.seen = torch.cat(self.seen), []
-        with torch.no_grad(), torch.autocast(collected.device.type, enabled=False):
-            self.fit(collected)
+        """Learn."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            self.finish()
 
     def configure_optimizers(self) -> Any:
         """Nothing is learned by gradients."""
         return []
+
+
+class FittedMethod(SinglePassMethod, ABC):
+    """Collects something of every training image, then learns from all of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    @abstractmethod
+    def collect(self, image: Tensor) -> Tensor:
+        """Return what is kept of a (B, 3, H, W) float32 batch of normal images in [0, 1]: (B, ...)."""
+
+    @abstractmethod
+    def fit(self, collected: Tensor) -> None:
+        """Learn from what was kept of all N training images: (N, ...)."""
+
+    def update(self, image: Tensor) -> None:
+        """Collect."""
+        self.seen.append(self.collect(image))
+
+    def finish(self) -> None:
+        """Fit."""
+        collected, self.seen = torch.cat(self.seen), []
+        self.fit(collected)
 
 
 class VectorMethod(FittedMethod, ABC):

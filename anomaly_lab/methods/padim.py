@@ -15,12 +15,12 @@ from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.gaussian import PositionGaussian
 from anomaly_lab.layers.maps import enlarged
-from anomaly_lab.methods.fitted import FittedMethod
+from anomaly_lab.methods.fitted import SinglePassMethod
 from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, Prediction
 
 
 @final
-class Padim(FittedMethod):
+class Padim(SinglePassMethod):
     """Scores each position by its Mahalanobis distance to the training images' features there (section III).
 
     Args:
@@ -65,17 +65,21 @@ class Padim(FittedMethod):
 
     def forward(self, image: Tensor) -> Prediction:
         """Return the enlarged, smoothed distances, and their maximum as the score."""
-        maps = self.collect(image)
+        maps = self.patches(image)
         distance = self.estimator.score(maps.flatten(1, 2)).view(maps.shape[:3])
         anomaly_map = enlarged(distance, (image.shape[2], image.shape[3]), self.sigma)
         return Prediction(anomaly_map, anomaly_map.amax((1, 2)))
 
-    def collect(self, image: Tensor) -> Tensor:
+    def patches(self, image: Tensor) -> Tensor:
         """Return the drawn channels at each position of the first layer: (B, h, w, D) float32."""
         first, *others = self.features(image)
         levels = [first, *(interpolate(level, first.shape[2:], mode="nearest") for level in others)]
         return torch.cat(levels, dim=1)[:, self.channels_].permute(0, 2, 3, 1).contiguous()
 
-    def fit(self, collected: Tensor) -> None:
+    def update(self, image: Tensor) -> None:
+        """Add the patches of normal images to the Gaussians' moments."""
+        self.estimator.update(self.patches(image).flatten(1, 2))
+
+    def finish(self) -> None:
         """Fit the Gaussians."""
-        self.estimator.fit(collected.flatten(1, 2))
+        self.estimator.finish()

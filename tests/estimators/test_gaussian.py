@@ -21,7 +21,7 @@ def test_it_is_numpys_covariance_and_scipys_distance(monkeypatch: pytest.MonkeyP
             expected[row, position] = mahalanobis(query, vectors.mean(axis=0), inverse)
     scores = PositionGaussian(0.01).fit(embedding).score(queries)
     np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4)
-    monkeypatch.setattr(gaussian, "WORKING_NUMBERS", 2 * 4 * 9 * (40 + 36))  # two positions at a time
+    monkeypatch.setattr(gaussian, "WORKING_NUMBERS", 2 * 16 * 9**2)  # two positions at a time
     scores = PositionGaussian(0.01).fit(embedding).score(queries)
     np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4)
 
@@ -39,3 +39,28 @@ def test_large_features_leave_no_negative_variance() -> None:
     scores = PositionGaussian(0.01).fit(1e4 * normal(0, 20, 2, 60)).score(1e4 * normal(1, 3, 2, 60))
     assert scores.isfinite().all()
     assert (scores > 0).all()
+
+
+def test_batches_give_what_all_at_once_give() -> None:
+    embedding, queries = normal(0, 50, 4, 7), normal(1, 5, 4, 7)
+    wanted = PositionGaussian(0.01).fit(embedding).score(queries)
+    streamed = PositionGaussian(0.01)
+    for _ in range(2):  # a second fit knows nothing of the first
+        for batch in embedding.split(8):
+            streamed.update(batch)
+        torch.testing.assert_close(streamed.finish().score(queries), wanted, rtol=1e-5, atol=0)
+
+
+def test_a_small_spread_beside_a_large_mean_is_numpys() -> None:
+    vectors = 1e3 + 1e-2 * normal(0, 60, 2, 5)
+    queries = 1e3 + 1e-2 * normal(1, 3, 2, 5)
+    gaussian_ = PositionGaussian(1e-6)
+    for batch in vectors.split(4):
+        gaussian_.update(batch)
+    scores = gaussian_.finish().score(queries)
+    for position in range(2):
+        exact = vectors[:, position].double().numpy()
+        inverse = np.linalg.inv(np.cov(exact, rowvar=False) + 1e-6 * np.eye(5))
+        mean = exact.mean(axis=0).astype(np.float32)  # the mean is kept in float32
+        wanted = [mahalanobis(query, mean, inverse) for query in queries[:, position].double().numpy()]
+        np.testing.assert_allclose(scores[:, position].numpy(), wanted, rtol=1e-3)

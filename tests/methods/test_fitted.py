@@ -1,5 +1,6 @@
 """What methods on frozen features have in common: what cannot be, what is capped, a training they refuse."""
 
+import gc
 import logging
 
 import pytest
@@ -14,7 +15,9 @@ from anomaly_lab.methods.deep_knn import DeepKnn
 from anomaly_lab.methods.hit_milf import HitMilf
 from anomaly_lab.methods.padim import Padim
 from anomaly_lab.methods.patchcore import PatchCore
-from tests.support.features import NOTHING
+from anomaly_lab.methods.variation import Variation
+from anomaly_lab.types import TrainBatch
+from tests.support.features import NOTHING, noise
 from tests.support.fitting import SIZE, TEST, backbone, fitted
 from tests.support.training import PLAN, told
 
@@ -70,3 +73,24 @@ def test_a_training_that_gives_no_image_exactly_once_is_refused(change):
     assert told(padim()).plan == PLAN
     with pytest.raises(ConfigError, match=r"give trainer\.max_epochs=1 data\.sampling=shuffle"):
         told(padim(), **change)
+
+
+def bytes_of_tensors() -> int:
+    """Count what all living tensors hold, each memory once."""
+    gc.collect()
+    held = [found.untyped_storage() for found in gc.get_objects() if isinstance(found, torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "grows"), [(padim, False), (lambda: Variation(0.01), False), (patchcore, True)]
+)
+def test_where_moments_are_enough_memory_does_not_grow_with_the_images(make, grows):
+    method = make()
+    held = []
+    for count in (3, 9):  # 12 images, then four times as many
+        for index in range(count):
+            images = noise(index, 4, SIZE, SIZE)
+            method.training_step(TrainBatch(images, images, torch.zeros(4, SIZE, SIZE, dtype=torch.bool)), 0)
+        held.append(bytes_of_tensors())
+    assert (held[1] > held[0]) == grows

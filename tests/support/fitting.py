@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from anomaly_lab.backbones.extractor import FeatureExtractor
-from anomaly_lab.methods.fitted import FittedMethod
+from anomaly_lab.methods.fitted import SinglePassMethod
 from anomaly_lab.types import TrainBatch
 from tests.support.features import extractor, noise
 
 SIZE = 64
 TRAIN = noise(0, 12, SIZE, SIZE)
 TEST = noise(1, 4, SIZE, SIZE)
-Method = TypeVar("Method", bound=FittedMethod)
+Method = TypeVar("Method", bound=SinglePassMethod)
 
 
 @lru_cache
