@@ -42,7 +42,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         holdout: share of the training normals kept for a threshold, unless the data set has a validation
             folder.
         sampling: ``shuffle`` draws each row once an epoch, ``replacement`` at random (draem.md, note 6).
-        memory_gb: the images of a split go to a temporary file if they take more, decoded.
+        memory_gb: the images of a split go to a temporary file if they take more, decoded; photographs are
+            read at once as far as they fit.
     """
 
     root: Annotated[str, SAME_RUN]

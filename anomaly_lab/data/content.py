@@ -43,4 +43,5 @@ def content_hash(path: Path) -> str:
 
 @lru_cache(maxsize=2**17)
 def _hashed(path: Path, *_: object) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    with path.open("rb") as opened:  # in pieces: many threads read large files at once
+        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from anomaly_lab.data.rare_images import rare_values, to_uint8
 from anomaly_lab.errors import DataError
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+# Bytes that a pixel takes at most, in all copies that live at once until the image is resized; measured.
+PLAIN_BYTES = 16
+RARE_BYTES = 64
 
 # PIL warns of odd metadata in good files. Filtered once for all: catch_warnings is not safe in a thread pool.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -50,6 +56,18 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     return values > 0 if values.max() < 32 else values >= values.max() / 2
 
 
+def memory_needed(path: Path) -> int:
+    """Return how many bytes it takes at most to read an image and resize it, from what its file declares.
+
+    It is 0 for what `read_image` will refuse.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height * (PLAIN_BYTES if _plain(image) else RARE_BYTES)
+    except Exception:  # PIL raises much besides OSError; `read_image` will say what is wrong
+        return 0
+
+
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Turn any error into one line with the file's path: PIL's plugins raise much besides OSError."""
@@ -66,16 +84,19 @@ def _decode(path: Path) -> np.ndarray:
     """Return the upright values, (H, W) or (H, W, 3); uint8, or wider where the file is."""
     data = path.read_bytes()
     try:
-        image = Image.open(BytesIO(data), formats=("PNG", "JPEG", "BMP", "TIFF", "WEBP"))
+        image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(f"no PNG, JPEG, BMP, TIFF or WebP image ({len(data)} bytes)") from error
     if image.width * image.height > 100_000_000:
         raise ValueError(f"it declares {image.width} x {image.height} pixels, above 100 megapixels")
-    if image.mode in ("L", "RGB") and not image.has_transparency_data and ";16" not in str(image.tile[:1]):
-        values = np.array(image)
-    else:
-        values = rare_values(image, data)
+    values = np.array(image) if _plain(image) else rare_values(image, data)
     turn = image.getexif().get(0x0112, 1)  # EXIF orientation
     values = values.swapaxes(0, 1) if turn in (5, 6, 7, 8) else values
     values = values[::-1] if turn in (3, 4, 7, 8) else values
     return np.ascontiguousarray(values[:, ::-1] if turn in (2, 3, 6, 7) else values)
+
+
+def _plain(image: ImageFile) -> bool:
+    """Say whether the file holds 8 bit grey or RGB without transparency."""
+    wide = ";16" in str(image.tile[:1])
+    return image.mode in {"L", "RGB"} and not image.has_transparency_data and not wide

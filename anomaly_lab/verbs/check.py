@@ -19,6 +19,7 @@ from tqdm import tqdm
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import Composition
 from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.decoding import Room
 from anomaly_lab.data.listing import ListingError
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
@@ -71,8 +72,15 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
     except DataError as error:  # crop=auto sees the images
         geometry, errors = None, [*errors, *([] if isinstance(error, ListingError) else [str(error)])]
     rows = [(role, record) for role, records in splits.items() for record in records]
+    room = Room(data.memory_gb)
+
+    def seen_in_turn(row: tuple[str, ImageRecord]) -> Look:
+        role, record = row
+        with room.reading(record.image):
+            return look(role, record, geometry)
+
     with ThreadPoolExecutor() as pool:
-        reading = pool.map(lambda row: look(row[0], row[1], geometry), rows)
+        reading = pool.map(seen_in_turn, rows)
         looks = list(tqdm(reading, "reading", len(rows), leave=False, disable=None))
     errors += [error for seen in looks for error in seen.errors]
     findings = [Finding("problem", error, []) for error in dict.fromkeys(errors)]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,9 +25,9 @@ def test_the_hash_is_of_the_bytes(tmp_path):
 
 
 def test_a_file_is_hashed_again_if_it_may_have_changed(tmp_path, monkeypatch):
-    path, reads, read, late = tmp_path / "a.bin", [], Path.read_bytes, [0]
+    path, reads, read, late = tmp_path / "a.bin", [], hashlib.file_digest, [0]
     now = time.time_ns
-    monkeypatch.setattr(Path, "read_bytes", lambda file: reads.append(file) or read(file))
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: reads.append(given) or read(*given))
     monkeypatch.setattr(content.time, "time_ns", lambda: now() + late[0])
     path.write_bytes(b"one")
     assert content_hash(path) == content_hash(path)  # its times are too young to tell two writes apart
@@ -42,6 +43,20 @@ def test_a_file_is_hashed_again_if_it_may_have_changed(tmp_path, monkeypatch):
     while path.stat().st_ctime_ns == before.st_ctime_ns or path.stat().st_mtime_ns != before.st_mtime_ns:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert content_hash(path) == hashlib.blake2b(b"two", digest_size=16).hexdigest()
+
+
+def test_a_large_file_is_not_held_in_memory(tmp_path):
+    file = tmp_path / "large.bin"
+    file.write_bytes(bytes(2**23))
+    tracemalloc.start()
+    try:
+        assert content_hash(file) == hashlib.blake2b(bytes(2**23), digest_size=16).hexdigest()
+        tracemalloc.reset_peak()
+        os.utime(file, (1, 1))
+        content_hash(file)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
 
 
 def test_another_file_under_a_known_name_is_hashed(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The check of a data set: each fault is put into a sound tree, and found; the sound tree passes."""
 
 import shutil
+import time
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image
 
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.verbs import check, rules
 from anomaly_lab.verbs.check import examine, listing, span, table, work
 from anomaly_lab.verbs.rules import Finding
 from tests.support.data_modules import SIZE, mvtec, parts, read
@@ -310,3 +312,18 @@ def test_help(words, door):
 def test_what_is_not_allowed_is_refused_before_any_image_is_read(root):
     with pytest.raises(ConfigError, match=r"give 'allow=\[elsewhere\]'"):
         work(asked(*ARGUMENTS, f"data.root='{root}/nowhere'", "data._target_=elsewhere.Data"))
+
+
+def test_no_more_is_read_at_once_than_fits_the_memory(sound, monkeypatch):
+    now, most = [], []
+
+    def look(role, record, geometry):
+        now.append(record)
+        most.append(len(now))
+        time.sleep(0.001)
+        now.remove(record)
+        return rules.look(role, record, geometry)
+
+    monkeypatch.setattr(check, "look", look)
+    examine(mvtec(sound, memory_gb=0.0))
+    assert max(most) == 1  # one goes, however small the memory
