@@ -3,7 +3,8 @@
 It is PRFF-AD's CropAndPad, whose boxes are unpublished.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -22,29 +23,34 @@ def part_box(files: Sequence[Path], *, register: bool) -> tuple[float, float, fl
     Each is registered if asked for.
     """
     files = files[:: max(1, len(files) // FEW)]
-    photographs = [read_image(file) for file in files]
+    # One after the other: together they may be more than the memory holds.
+    photographs: Iterable[np.ndarray] = map(read_image, files)
     if register:
+        reference = read_image(files[0])
         pairs = zip(photographs, files, strict=True)
-        photographs = [onto(photographs[0], photograph, None, file)[0] for photograph, file in pairs]
-    return find_part(photographs)
+        photographs = (onto(reference, photograph, None, file)[0] for photograph, file in pairs)
+    return find_part(photographs, len(files))
 
 
-def find_part(images: Sequence[np.ndarray]) -> tuple[float, float, float, float]:
+def find_part(images: Iterable[np.ndarray], count: int) -> tuple[float, float, float, float]:
     """Return the part's (top, left, height, width) as fractions.
 
     The part is the largest 8-connected component above Otsu's threshold of the images' mean difference to
     their background. Its box grows by 5 % on each side, then to a square as far as the image has room.
 
     Args:
-        images: (h, w, 3) uint8 training images of one view.
+        images: (h, w, 3) uint8 training images of one view, gone through once.
+        count: of the images.
 
     Raises:
         DataError: there is no part.
     """
-    height, width = images[0].shape[:2]
+    following = iter(images)
+    first = next(following)
+    height, width = first.shape[:2]
     mean = np.zeros((height, width), np.float32)
-    for image in images:
-        mean += cv2.resize(_difference(image), (width, height), interpolation=cv2.INTER_AREA) / len(images)
+    for image in chain([first], following):
+        mean += cv2.resize(_difference(image), (width, height), interpolation=cv2.INTER_AREA) / count
     # Without the blur Otsu parts mere noise by up to 25 grey levels.
     reach = 1 + 2 * (min(height, width) // 64)
     mean = np.asarray(cv2.blur(mean, (reach, reach)))
