@@ -41,7 +41,7 @@ class Parts(NamedTuple):
 def run(asked: Composition) -> Finished:
     """Train and test as asked, unless that was done; what a user can get wrong fails before it begins."""
     cfg = asked.cfg
-    checked = Checked.of(cfg, cfg.get("allow") or (), asked.recipe, asked.overrides)
+    checked = Checked.of(cfg, cfg.get("allow") or (), asked.recipe, asked.typed)
     parts = Parts(*(built(cfg[part]) for part in Parts._fields))
     plan = planned(parts.trainer, parts.data)
     device = parts.trainer.accelerator()  # first, as hashing a data set may take minutes
@@ -75,7 +75,8 @@ def fit_and_test(
     """Train, or take the weights of a finished training; then test, evaluate, keep and draw."""
     data = parts.data
     log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
-    log.info("%s", introduced(method, data.geometry().size))
+    begun = (introduced(method, data.geometry().size), data.left_out.described)
+    log.info("%s", "\n".join(filter(None, begun)))
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
     with parts.logger.opened(directory.path, config) as dashboards:

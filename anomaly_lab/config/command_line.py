@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from anomaly_lab.config.composing import Composition, composed, store_experiments
-from anomaly_lab.config.messages import explained, quoted
+from anomaly_lab.config.messages import explained, items, quoted
 from anomaly_lab.config.own_code import find_own
 from anomaly_lab.errors import ConfigError
 
@@ -126,9 +126,11 @@ def keep_text(argument: str) -> str:
         return argument
     if re.fullmatch(WORDS, value):
         return quoted(key, value)
-    items = value[1:-1].split(",")
-    if value[:1] == "[" and value[-1:] == "]" and all(re.fullmatch(WORDS, item) for item in items):
-        kept = [item if _is_read(f"x={item}") else quoted("", item.strip()).lstrip("=") for item in items]
+    given = items(value[1:-1])
+    read = [_is_read(f"x={item}") for item in given]
+    texts = all(is_read or re.fullmatch(WORDS, item) for item, is_read in zip(given, read, strict=True))
+    if value[:1] == "[" and value[-1:] == "]" and texts:
+        kept = [one if is_read else quoted("", one)[1:] for one, is_read in zip(given, read, strict=True)]
         return f"{key}=[{','.join(kept)}]"
     return argument
 

@@ -1,5 +1,6 @@
 """From overrides to one composed config, by Hydra: of the job that the command line runs, or from Python."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -35,6 +36,11 @@ class Composition(NamedTuple):
     def recipe(self) -> DictConfig:
         """What the same model= and data= compose to with nothing else given; it takes as long as a config."""
         return self.compose_recipe()
+
+    @property
+    def typed(self) -> list[str]:
+        """The overrides as they were typed; those of a sweep's job hold what Hydra has read instead."""
+        return sys.argv[1:] if self.sweeping else self.overrides
 
     @property
     def folder(self) -> Path:

@@ -28,7 +28,8 @@ def misfit(value: Any, want: Any, path: str, typed: Mapping[str, str] | None = N
     """
     text = json.dumps(value, ensure_ascii=False, default=str)
     shown = value.get("_target_", f"a mapping{_lacking(want)}") if isinstance(value, dict) else text
-    as_text = _as_text(path, typed or {}) if want is str and isinstance(value, (int, float)) else ""
+    wants_text = want is str or (get_origin(want) in (Union, UnionType) and str in get_args(want))
+    as_text = "" if isinstance(value, (dict, list)) or not wants_text else _as_text(path, typed or {})
     close = difflib.get_close_matches(str(value), [str(choice) for choice in get_args(want)], 1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"{path} must be {_in_words(want)}, not {shown}{as_text}{hint}"
@@ -41,14 +42,27 @@ def _lacking(want: Any) -> str:
 
 
 def _as_text(path: str, typed: Mapping[str, str]) -> str:
-    """Return how to give as text what was typed and read as a number: a shell's quotes around Hydra's."""
+    """Return how to give as text what was typed and read as something else, each value of a list or a sweep.
+
+    A shell's quotes stand around Hydra's.
+    """
     key = path.partition("[")[0]
     given = typed.get(key)
-    if given is None:
+    if given is None or re.search(r"[({]", given):  # not typed, or by what makes values, as range(1,3)
         return "; put it in quotes, to make it text"
-    items = [given] if key == path else given.strip("[]").split(",")
-    quotes = ",".join(f"'{item.strip()}'" if item.strip()[:1] not in {"'", '"'} else item for item in items)
-    return f"""; as text: {key}="{quotes}\"""" if key == path else f"""; as text: {key}="[{quotes}]\""""
+    quotes = ",".join(item if item[0] in "'\"" else f"'{item}'" for item in items(given.strip("[]")))
+    return f"; as text: {_for_a_shell(f'{key}={quotes}' if key == path else f'{key}=[{quotes}]')}"
+
+
+def items(text: str) -> list[str]:
+    """Split a text at the commas that stand in no quotes."""
+    found = re.findall(r"""(?:'[^']*'|"[^"]*"|[^,])+""", text)
+    return [item.strip() for item in found if item.strip()]
+
+
+def _for_a_shell(override: str) -> str:
+    """Put an override with Hydra's quotes into those of a shell."""
+    return shlex.quote(override) if set(override) & set('"\\$`!') else f'"{override}"'
 
 
 def _in_words(want: Any) -> str:
@@ -83,8 +97,12 @@ def explain(error: Exception) -> str:
     ambiguous = re.match("Ambiguous value for argument '(.*)' 1. ", line)
     override = error.override if isinstance(error, OverrideParseException) else ambiguous and ambiguous[1]
     if override and "=" in override:
-        typed = quoted(*override.partition("=")[::2])
-        typed = shlex.quote(typed) if set(typed) & set('"\\$`!') else f'"{typed}"'
+        key, _, value = override.partition("=")
+        typed = quoted(key, value)
+        if value[:1] == "[" and value[-1:] == "]":  # a list of texts stays a list
+            texts = (item if item[0] in "'\"" else quoted("", item)[1:] for item in items(value[1:-1]))
+            typed = f"{key}=[{','.join(texts)}]"
+        typed = _for_a_shell(typed)
         if override.count("[") > override.count("]"):
             return f"cannot read {override}; a value with spaces or brackets wants quotes: 'KEY=[a b,c]'"
         return f"cannot read {override}; to give it as text: {typed}; to sweep over values put -m before"

@@ -7,6 +7,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, Union, final, get_args, get_origin
 
 from anomaly_lab.config.messages import misfit, near
+from anomaly_lab.data.names import is_plain, printable
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.types import EVALUATION_ONLY, PRETRAINED, SAME_RUN
 
@@ -166,7 +167,10 @@ class Schema:
 def _scalar(value: Any, want: Any, path: str) -> Any:
     if value == "???":
         raise ConfigError(f"{path} is missing: give {path}=VALUE")
-    if type(value) is float and not abs(value) < float("inf"):  # NaN, too, is not below
+    if isinstance(value, str) and not is_plain(value):
+        way_out = "a text has no control signs and is UTF-8; rename the file or folder, or give another text"
+        raise ConfigError(f"{path}: {printable(value)}: {way_out}")
+    if type(value) is float and want is not str and not abs(value) < float("inf"):  # NaN, too, is not below
         raise ConfigError(f"{path} must be finite, not {value}")
     if want is float and type(value) is int:
         return float(value)

@@ -1,10 +1,12 @@
 """The contract of a data set: it lists records; splitting, decoding and batching are the same for all."""
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import lightning as L
@@ -18,12 +20,14 @@ from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, Tra
 from anomaly_lab.data.decoding import Split
 from anomaly_lab.data.geometry import Geometry
 from anomaly_lab.data.images import read_image
+from anomaly_lab.data.left_out import LeftOut, left_out, watched
 from anomaly_lab.data.part_box import part_box
 from anomaly_lab.data.registration import decode_registered
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, EvalBatch, ImageRecord, TrainBatch, in_unit_range
 
+SMALLEST_SIDE = 8  # of an image, in pixels; below it there is nothing to see
 FEW_NORMALS = 16  # training images that centre the histograms where nothing is held out
 
 
@@ -70,11 +74,17 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         if self.batch_size < 1 or self.workers < 0:
             given = f"data.batch_size={self.batch_size}, data.workers={self.workers}"
             raise ConfigError(f"{given}: give at least 1 and 0")
-        sides = [self.image_size] * 2 if isinstance(self.image_size, int) else self.image_size
-        if len(sides) != 2 or min(sides) < 1:
+        if not self.category or "/" in self.category or self.category[0] == ".":
+            name = Path(os.path.normpath(self.category)).name.lstrip(".") or "NAME"
+            way_out = f"give data.category={name}, and the folder that holds it as data.root"
             raise ConfigError(
-                f"data.image_size: {self.image_size}; give one side or [height, width], at least 1"
+                f"data.category: {self.category!r} is not the plain name of a folder; {way_out}"
             )
+        sides = [self.image_size] * 2 if isinstance(self.image_size, int) else self.image_size
+        if len(sides) != 2 or min(sides) < SMALLEST_SIDE:
+            way_out = f"give one side or [height, width], at least {SMALLEST_SIDE}"
+            raise ConfigError(f"data.image_size: {self.image_size}; {way_out}")
+        self.left_out = LeftOut("", [])  # known once `roles` are
         self.crop_box: Sequence[float] | None = None
         # The photograph that others are registered to, (h, w, 3) uint8.
         self.reference: np.ndarray | None = None
@@ -86,7 +96,9 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     @cached_property
     def roles(self) -> dict[str, list[ImageRecord]]:
         """The records as they are used: ``train``, ``normal`` (kept for the threshold) and ``test``."""
-        train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
+        with watched() as folders:
+            train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
+        self.left_out = left_out(folders)
         if not normal and self.holdout:
             train, normal = splits.held_out(train, self.holdout, self.seed)
         if not train or not test:
@@ -94,7 +106,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             taken = (
                 f", as data.holdout={self.holdout:g} keeps all {len(normal)}" if normal and not train else ""
             )
-            raise DataError(f"{self.root}: category {self.category} has no {kind} images{taken}")
+            besides = f"; left out: {self.left_out.text}" if self.left_out.text else ""
+            raise DataError(f"{self.root}: category {self.category} has no {kind} images{taken}{besides}")
         return {"train": train, "normal": normal, "test": test}
 
     @cached_property
@@ -139,6 +152,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         """Return what a manifest says of the data, as plain types; after `setup`."""
         counts = {role: len(records) for role, records in self.roles.items()}
         counts |= {"anomalous": sum(r.label for r in self.roles["test"]), "unmasked": self.unmasked()}
+        counts |= {"left_out": len(self.left_out.files)}
         crop = None if self.crop_box is None else list(self.crop_box)
         return {"counts": counts, "crop_box": crop, "added_pseudo_images": self.order.added}
 

@@ -1,24 +1,26 @@
 """Listing of folders: images, masks in folders of their own or beside them, and a draw of the test set."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, final
 
+from anomaly_lab.data.left_out import SUFFIXES, listed
+from anomaly_lab.data.names import check_plain, printable
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.types import ImageRecord
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def folder(*parts: str | Path) -> Path:
     """Return the folder, or raise DataError naming the first missing part and the folders beside it."""
     path = Path(parts[0]).expanduser()
+    check_plain(path.joinpath(*parts[1:]))
     for part in ("", *parts[1:]):
         parent, path = path, path / part
         if not path.is_dir():
-            there = sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.is_dir() and part else []
+            there = [printable(p.name) for p in folders(parent)] if part else []
             hint = (
                 f"; there are: {', '.join(there)}" if there else "; give data.root=FOLDER" if not part else ""
             )
@@ -27,9 +29,26 @@ def folder(*parts: str | Path) -> Path:
 
 
 def images(path: Path) -> list[Path]:
-    """List the image files right inside the folder, by name; none if it does not exist."""
-    found = (p for p in path.glob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return sorted(found, key=lambda p: p.name)
+    """List the image files right inside the folder, by name; none if it does not exist.
+
+    Hidden files are none, nor is what is no file, as a pipe or a device. What else is left out is known to
+    whoever asks by `left_out.watched`.
+
+    Raises:
+        DataError: a name cannot be written into a report.
+    """
+    listed(path)
+    found = (p for p in path.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
+    # A link that leads nowhere stays, so that reading it says so.
+    files = sorted((p for p in found if os.path.isfile(p) or not os.path.exists(p)), key=lambda p: p.name)
+    for file in files:
+        check_plain(file)
+    return files
+
+
+def folders(path: Path) -> list[Path]:
+    """List the folders right inside a folder, by name, without hidden ones; none if it does not exist."""
+    return sorted(p for p in path.glob("[!.]*") if p.is_dir())
 
 
 @final
@@ -77,7 +96,7 @@ def mvtec_tree(category: Path, split: Literal["train", "validation", "test"]) ->
         return normals(folder(category, split, "good") if split == "train" else category / split / "good")
     records = normals(folder(category, "test") / "good")
     problems = list[str]()
-    for defect in sorted(p for p in (category / "test").iterdir() if p.is_dir() and p.name != "good"):
+    for defect in (p for p in folders(category / "test") if p.name != "good"):
         records += pair(images(defect), category / "ground_truth" / defect.name, defect.name, problems)
     if problems:
         raise ListingError(problems, records)

@@ -6,6 +6,7 @@ import numpy as np
 
 from anomaly_lab.data.augment.hierarchical import FAMILIES
 from anomaly_lab.data.decoding import Split
+from anomaly_lab.data.names import shortened
 from anomaly_lab.evaluation.predictor import Predictor
 from anomaly_lab.evaluation.robustness import SEVERITIES, copied
 from anomaly_lab.pictures.sheets import colour, heated, outline, png, sheet, uint8
@@ -49,7 +50,7 @@ def draw_overlays(
             panels[name] = uint8(value) if value.ndim == 3 else colour(value.numpy(), *scale)
         panels |= _map_and_truth(test, row, prediction, position, scale, localises=predictor.method.localises)
         record = test.records[row]
-        stem = re.sub(r"[^\w.-]", "_", f"{record.defect}-{record.image.stem}"[:100])
+        stem = re.sub(r"[^\w.-]", "_", shortened(f"{record.defect}-{record.image.stem}", 100))
         title = f"{kind}  {record.defect}/{record.image.name}  score {scores[row]:.4g}{limit}"
         with directory.replacing(f"maps/{position:02d}-{kind}-{stem}.png") as file:
             file.write_bytes(png(sheet(title, panels)))

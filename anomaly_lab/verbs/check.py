@@ -48,7 +48,7 @@ def work(asked: Composition) -> None:
     cfg.synthesis = {
         "_target_": "anomaly_lab.synthesis.none.NoSynthesis"
     }  # that of a recipe may want textures
-    Checked.of(cfg, cfg.get("allow") or (), None, asked.overrides)
+    Checked.of(cfg, cfg.get("allow") or (), None, asked.typed)
     data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
     looks, findings = examine(data)
     root = Path(data.root).expanduser()
@@ -84,6 +84,8 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
         looks = list(tqdm(reading, "reading", len(rows), leave=False, disable=None))
     errors += [error for seen in looks for error in seen.errors]
     findings = [Finding("problem", error, []) for error in dict.fromkeys(errors)]
+    if data.left_out.files:
+        findings.append(Finding("warning", data.left_out.described, data.left_out.files))
     findings += [
         *duplicates(looks),
         *masks(looks, required=data.masks == "required"),

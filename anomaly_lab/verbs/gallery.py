@@ -81,7 +81,7 @@ def work(asked: Composition) -> None:
     choices = asked.choices
     with open_dict(cfg):
         given = dict(cfg.pop("gallery", {}))
-    Checked.of(cfg, cfg.get("allow") or (), None, asked.overrides)
+    Checked.of(cfg, cfg.get("allow") or (), None, asked.typed)
     name = choices["synthesis"]
     data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
     height, width = data.geometry().size

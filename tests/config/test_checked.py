@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 
 from anomaly_lab.config import checked as module
 from anomaly_lab.config.checked import Checked
+from anomaly_lab.config.command_line import keep_text
 from anomaly_lab.config.composing import GROUPS
 from anomaly_lab.config.frame import Frame as OurFrame
 from anomaly_lab.data.base import AnomalyDataModule
@@ -59,9 +61,15 @@ def test_a_missing_value_is_named_also_where_another_key_points_to_it():
 @pytest.mark.parametrize(
     ("path", "value", "typed", "line"),
     [
-        ("model.text", 3, "model.text=3", "must be text, not 3; as text: model.text=\"'3'\""),
-        ("model.text", True, "+model.text=true", "must be text, not true; as text: model.text=\"'true'\""),
-        ("tag", 0.1, "tag=1e-1", "must be text, not 0.1; as text: tag=\"'1e-1'\""),
+        ("model.text", 3, "model.text=3", "must be text, not 3; as text: \"model.text='3'\""),
+        ("model.text", True, "+model.text=true", "must be text, not true; as text: \"model.text='true'\""),
+        ("tag", 0.1, "tag=1e-1", "must be text, not 0.1; as text: \"tag='1e-1'\""),
+        ("tag", 1250, "tag=12_50", "must be text, not 1250; as text: \"tag='12_50'\""),
+        ("tag", 12, "tag=1_2,3", "must be text, not 12; as text: \"tag='1_2','3'\""),
+        ("tag", float("nan"), "tag=nan", "must be text, not NaN; as text: \"tag='nan'\""),
+        ("tag", float("inf"), "tag=inf", "must be text, not Infinity; as text: \"tag='inf'\""),
+        ("tag", None, "tag=null", "must be text, not null; as text: \"tag='null'\""),
+        ("tag", 1, "tag=range(1,3)", "must be text, not 1; put it in quotes, to make it text"),
         ("tag", 7, "model.text=7", "must be text, not 7; put it in quotes, to make it text"),
         ("model.integer", 1.5, "model.integer=1.5", "must be a whole number, not 1.5"),
     ],
@@ -76,14 +84,28 @@ def test_a_list_of_numbers_is_told_how_to_be_typed_as_text():
     asking = asked("model=nearest", "tags=[1,'b',c]")
     with pytest.raises(ConfigError) as caught:
         Checked.of(asking.cfg, (), asking.recipe, asking.overrides)
-    assert str(caught.value) == """tags[0] must be text, not 1; as text: tags="['1','b','c']\""""
+    assert str(caught.value) == """tags[0] must be text, not 1; as text: "tags=['1','b','c']\""""
+
+
+def test_advice_leads_to_a_config_that_fits():
+    given = ["data=folder", "data.root=x", "data.category=1e5", "data.abnormal=[1_2,'a,b',große Delle,null]"]
+    for _ in range(3):  # one after the other: the category, then an item of the list
+        asking = asked(*map(keep_text, given))
+        try:
+            Checked.of(asking.cfg, (), asking.recipe, asking.overrides)
+            break
+        except ConfigError as error:
+            (advised,) = shlex.split(str(error).partition("; as text: ")[2])
+            given = [advised if one.split("=")[0] == advised.split("=")[0] else one for one in given]
+    assert asking.cfg.data.category == "1e5"
+    assert asking.cfg.data.abnormal == ["1_2", "a,b", "große Delle", "null"]
 
 
 @pytest.mark.usefixtures("_small_frame")
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        *[("tag", "a/b"), ("tag", "a\nb"), ("tag", "a\x00"), ("tag", 101 * "a"), ("tag", 51 * "ä")],
+        *[("tag", "a/b"), ("tag", "a\u00a0b"), ("tag", 101 * "a"), ("tag", 51 * "ä")],
         *[("seed", -1), ("seed", 2**32)],
     ],
 )

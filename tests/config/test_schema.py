@@ -59,6 +59,8 @@ def test_every_kind_of_value_fits_and_floats_are_floats():
         *[("model.number", value, f"must be finite, not {value}") for value in (float("inf"), float("-inf"))],
         ("model.flag", "true", 'must be true or false, not "true"'),
         ("model.text", 3, "must be text, not 3; put it in quotes, to make it text"),
+        ("model.text", float("nan"), "must be text, not NaN; put it in quotes, to make it text"),
+        ("model.text", None, "must be text, not null; put it in quotes, to make it text"),
         ("model.text", True, "must be text, not true; put it in quotes, to make it text"),
         ("model.colour", "gren", 'must be one of red, green, not "gren"; did you mean green?'),
         ("model.colour", "x", 'must be one of red, green, not "x"'),
@@ -209,3 +211,13 @@ def test_what_is_accepted_of_an_optimizer_builds_it(name, arguments):
 def test_what_yaml_calls_a_number_is_a_float(text):
     cfg = OmegaConf.merge(complete(), OmegaConf.create(f"model: {{number: {text}}}"))
     assert {leaf.path: leaf.value for leaf in leaves(cfg)}["model.number"] == float(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a\nb", r"a\nb"), ("a\x00", r"a\x00"), ("Ger\udce4t", r"Ger\xe4t"), ("a\u2028b", r"a\u2028b")],
+)
+def test_a_text_that_breaks_a_line_or_is_no_utf8_is_refused(text, shown):
+    said = message(changed("model.text", text))
+    assert said.startswith(f"model.text: {shown}: a text has no control signs and is UTF-8; ")
+    assert message(changed("model.anything", {"x": [text]})).startswith(f"model.anything.x[0]: {shown}: ")

@@ -27,7 +27,14 @@ def test_the_manifest_tells_where_the_numbers_come_from(tree, tmp_path):
     options = {"synthesis": "none", "trainer": "default", "logger": "csv"}
     assert found["choices"] == {"model": "nearest", "data": "mvtec", **options}
     assert found["config_hash"].startswith(path.name.split("-")[1])
-    assert found["counts"] == {"train": 6, "normal": 0, "test": 6, "anomalous": 3, "unmasked": 0}
+    assert found["counts"] == {
+        "train": 6,
+        "normal": 0,
+        "test": 6,
+        "anomalous": 3,
+        "unmasked": 0,
+        "left_out": 0,
+    }
     assert found["differs"]["data.image_size"] == 16
     assert not {"seed", "tag", "tags", "runs", "data.root"} & found["differs"].keys()
     assert (found["tag"], found["tags"], found["seed"]) == ("mine", ["a", "b"], 3)

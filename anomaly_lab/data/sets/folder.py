@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, final
 
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.listing import ListingError, folder, images, pair
+from anomaly_lab.data.listing import ListingError, folder, folders, images, pair
+from anomaly_lab.data.names import printable
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.types import ImageRecord
 
@@ -59,7 +60,7 @@ class Folder(AnomalyDataModule):
             path = folder(self.root, *Path(name).parts)
             found = images(path)
             if not found:
-                inner = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir()))
+                inner = ", ".join(printable(p.name) for p in folders(path))
                 hint = (
                     f"list its folders instead: {inner}" if inner else "add some or take it out of the list"
                 )

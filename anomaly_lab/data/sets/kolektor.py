@@ -12,7 +12,7 @@ from typing import Literal, final
 from PIL import Image
 
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.listing import ListingError, beside, drawn, folder, images
+from anomaly_lab.data.listing import ListingError, beside, drawn, folder, folders, images
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
 
@@ -51,7 +51,7 @@ class Kolektor(AnomalyDataModule):
             listed = _labelled([f for f in images(folder(top, split)) if "(copy)" not in f.name], "_GT.png")
             test = {"test"}
         else:
-            files = [file for part in sorted(top.iterdir()) if part.is_dir() for file in images(part)]
+            files = [file for part in folders(top) for file in images(part)]
             listed = _labelled(files, "_label.bmp")
             test = drawn({file.parent.name for file in files}, self.test_share)
         good = [r for r in listed if not r.label and (r.image.parent.name in test) == (split == "test")]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, final
 
 from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.left_out import SUFFIXES
 from anomaly_lab.data.listing import ListingError, folder, images, normals
 from anomaly_lab.types import ImageRecord
 
@@ -46,6 +47,8 @@ def _with_folders(files: list[Path], masks: Path, defect: str, problems: list[st
     """Pair images with the folders of masks named as their stems; misfits go to ``problems``."""
     stems = [file.stem for file in files]
     for entry in sorted(masks.glob("[!.]*")):
+        if not entry.is_dir() and entry.suffix.lower() not in SUFFIXES:
+            continue  # as Thumbs.db
         if not entry.is_dir():
             problems.append(
                 f"{entry}: lies beside the folders of masks; move it to {masks}/STEM or take it out"

@@ -14,6 +14,7 @@ from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import Geometry, resize_image
 from anomaly_lab.data.images import read_image
 from anomaly_lab.data.listing import folder, mvtec_tree
+from anomaly_lab.data.names import shortened
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import ImageRecord
@@ -76,7 +77,7 @@ class SyntheticDefects(AnomalyDataModule):
     def _write(self, kind: str, file: Path, image: np.ndarray) -> Path:
         """Write an (H, W, 3) uint8 RGB picture whole or not at all; another content has another name."""
         content = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-        name = f"{file.stem[:80]}-{hashlib.sha256(content).hexdigest()[:8]}.png"
+        name = f"{shortened(file.stem, 80)}-{hashlib.sha256(content).hexdigest()[:8]}.png"
         path = Path(self.written, self.category, kind, name)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
