@@ -99,15 +99,11 @@ def jobs(work: Work, verb: str) -> int:
     A sweep ends with a table of its jobs.
     """
     codes = [0]
-    cells: list[tuple[list[str], dict[str, float]]] = []
+    cells: dict[tuple[str, ...], dict[str, float]] = {}
     broken: list[BrokenPipeError] = []
 
     def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
-        given = list(HydraConfig.get().overrides.task)
-        if given in (before for before, _ in cells):
-            return  # seed=0,0 is one job
-        found = dict[str, float]()
-        cells.append((given, found))
+        found = cells.setdefault(tuple(HydraConfig.get().overrides.task), {})  # seed=0,0 is one row
         try:
             found.update(work(composing.of_job(cfg)) or {})
         except BrokenPipeError as error:
@@ -123,8 +119,8 @@ def jobs(work: Work, verb: str) -> int:
         hydra.main(version_base="1.3", config_path=str(own_code.ROOT / "conf"), config_name="config")(job)()
         if broken:
             raise broken[0]
-        if len(cells) > 1 and any(metrics for _, metrics in cells):
-            print(table(cells))
+        if len(cells) > 1 and any(cells.values()):
+            print(table([(list(given), metrics) for given, metrics in cells.items()]))
     except BrokenPipeError:
         raise
     except (Exception, KeyboardInterrupt, SystemExit) as error:

@@ -251,9 +251,9 @@ def test_a_sweep_goes_on_after_a_failure_and_ends_with_1(main, runs, capsys, tmp
 
 
 @pytest.mark.parametrize("broken", [1, 2])
-def test_a_sweep_ends_with_a_table_though_a_cell_failed(main, runs, capsys, broken):
+def test_a_sweep_ends_with_a_row_a_cell_though_one_failed_and_one_was_given_twice(main, runs, capsys, broken):
     runs.raises |= {broken: DataError("gone")}
-    assert main("-m", "seed=1,2", "model=nearest") == 1
+    assert main("-m", "seed=1,2,2", "model=nearest") == 1
     numbers = {1: "1.0000", 2: "1.0000"} | {broken: "-"}
     shown = capsys.readouterr().out.rstrip().splitlines()[-3:]
     assert [line.split() for line in shown] == [["seed", "image_auroc"], ["1", numbers[1]], ["2", numbers[2]]]
@@ -315,6 +315,7 @@ def test_a_run_is_told_what_was_asked_for(main, runs):
     assert (alone.recipe.data.size, alone.recipe.tag, alone.cfg.data.size) == (64, "run", 32)
     assert [one.sweeping for one in runs.asked] == [False, True, True]
     assert [one.overrides for one in (first, second)] == [[f"seed={k}", "model=nearest"] for k in (1, 2)]
+    assert (alone.typed, first.typed) == (alone.overrides, ["-m", "seed=1,2", "model=nearest"])
 
 
 # Verbs

@@ -1,6 +1,7 @@
-"""What lies in the listed folders and is no image of the data set, so that nothing vanishes without a word."""
+"""What lies in listed folders and is no image of the data set: nothing vanishes without a word."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,14 @@ def listed(folder: Path) -> None:
         folders.add(folder)
 
 
+def is_no_file(path: Path) -> bool:
+    """Say whether a path, or what it links to, is something else than a file, as a pipe, which has no end."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # whoever reads it says why it cannot be read
+        return False
+
+
 def left_out(folders: Collection[Path]) -> LeftOut:
     """Return what lies in the folders, or below them, and looks like an image, but is not listed."""
     counts = Counter[tuple[str, str]]()
@@ -71,7 +80,7 @@ def _passed_over(folder: Path, listed_too: Collection[Path]) -> Iterator[tuple[P
             suffix = file.suffix.lower()
             if suffix not in SUFFIXES | OTHERS:
                 continue
-            if not os.path.isfile(file) and os.path.exists(file):
+            if is_no_file(file):
                 yield file, ("pipe or device", "pipes or devices")
             elif here != folder:
                 yield file, ("image in inner folders", "images in inner folders")

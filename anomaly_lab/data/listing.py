@@ -1,13 +1,12 @@
 """Listing of folders: images, masks in folders of their own or beside them, and a draw of the test set."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal, final
 
-from anomaly_lab.data.left_out import SUFFIXES, listed
+from anomaly_lab.data.left_out import SUFFIXES, is_no_file, listed
 from anomaly_lab.data.names import check_plain, printable
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.types import ImageRecord
@@ -38,9 +37,8 @@ def images(path: Path) -> list[Path]:
         DataError: a name cannot be written into a report.
     """
     listed(path)
-    found = (p for p in path.glob("[!.]*") if p.suffix.lower() in SUFFIXES)
-    # A link that leads nowhere stays, so that reading it says so.
-    files = sorted((p for p in found if os.path.isfile(p) or not os.path.exists(p)), key=lambda p: p.name)
+    found = (p for p in path.glob("[!.]*") if p.suffix.lower() in SUFFIXES and not is_no_file(p))
+    files = sorted(found, key=lambda p: p.name)
     for file in files:
         check_plain(file)
     return files

@@ -23,8 +23,8 @@ from tests.support.runs import on_tree, ran
 from tests.support.trees import folder_tree, mvtec_tree, normal_image, write_png
 
 SETS = [
-    (mvtec_tree, lambda root: mvtec(root)),
-    (folder_tree, lambda root: parts(root)),
+    (mvtec_tree, mvtec),
+    (folder_tree, parts),
     (trees.btad_tree, lambda root: BTAD(**COMMON | {"root": str(root), "category": "01"})),
     (trees.zipper_tree, lambda root: Zipper(**COMMON | {"root": str(root), "category": "zipper_1"})),
     (trees.loco_tree, lambda root: MVTecLOCO(**COMMON | {"root": str(root), "category": "pushpins"})),
@@ -143,7 +143,7 @@ def test_only_files_are_read(tmp_path, make, place, monkeypatch):
     data.setup("fit")
     assert (len(data.train.records), len(data.test.records)) == (6, 6)
     assert data.left_out == ("1 pipe or device", [f"{root}/part/{place}/x.png"])
-    assert "1 pipe or device" in [finding.text for finding in examine(data)[1]][0]
+    assert "1 pipe or device" in examine(data)[1][0].text
 
 
 def test_a_link_to_a_file_is_an_image_and_one_that_leads_nowhere_is_named(tmp_path):

@@ -50,9 +50,8 @@ def test_an_odd_name_is_refused_by_one_line_before_anything_is_read(tmp_path, na
         listed(mvtec(root))
     said = f"{root}/part/{place.format(ODD[name])}: a name has control signs or is no UTF-8; "
     assert str(caught.value) == f"{said}rename the file or folder"
-    assert [finding.text for finding in examine(mvtec(root))[1] if finding.level == "problem"][0] == str(
-        caught.value
-    )
+    problems = [finding.text for finding in examine(mvtec(root))[1] if finding.level == "problem"]
+    assert str(caught.value) in problems
 
 
 @pytest.mark.parametrize("name", ODD)
