@@ -97,8 +97,10 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     def roles(self) -> dict[str, list[ImageRecord]]:
         """The records as they are used: ``train``, ``normal`` (kept for the threshold) and ``test``."""
         with watched() as folders:
-            train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
-        self.left_out = left_out(folders)
+            try:
+                train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
+            finally:  # an image that is left out may be why the others do not fit
+                self.left_out = left_out(folders)
         if not normal and self.holdout:
             train, normal = splits.held_out(train, self.holdout, self.seed)
         if not train or not test:

@@ -88,6 +88,15 @@ def test_images_that_are_not_taken_are_counted_and_named(tmp_path):
     assert f"{top}/test/deep/cam2/x/2.jpg" in warning.files
 
 
+def test_what_is_left_out_is_said_beside_the_masks_that_miss_it(tmp_path):
+    root = mvtec_tree(tmp_path)
+    image = root / "part/test/scratch/001.png"
+    image.rename(image.with_suffix(".heic"))
+    texts = [finding.text for finding in examine(mvtec(root))[1]]
+    assert "is a mask of 0 images named 001" in texts[0]
+    assert texts[1].startswith("left out of the data set: 1 HEIC file;")
+
+
 def test_a_run_says_what_it_left_out(tmp_path):
     root = mvtec_tree(tmp_path / "data")
     (root / "part/train/good/0.jp2").write_bytes(b"x")
