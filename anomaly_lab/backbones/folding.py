@@ -1,7 +1,7 @@
 """A frozen network in the form that computes fastest."""
 
 import copy
-from typing import Any
+from typing import Any, final
 
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
@@ -36,6 +36,7 @@ def folded(network: nn.Module, side: int = 64) -> nn.Module:
     return candidate
 
 
+@final
 class Taken(TorchDispatchMode):
     """Counts who takes the tensors that were noted, but for what happens inside a norm."""
 
