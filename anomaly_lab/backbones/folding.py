@@ -4,7 +4,8 @@ import copy
 from typing import Any, final
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,11 +38,11 @@ def folded(network: nn.Module, side: int = 64) -> nn.Module:
 
 
 @final
-class Taken(TorchDispatchMode):
+class Taken(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts who takes the tensors that were noted, but for what happens inside a norm."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.made: dict[int, tuple[Any, Tensor]] = {}  # the tensors are kept, so that no two share an id
         self.inside = False
         self.others: set[Any] = set()  # convolutions that something else than a norm reads
