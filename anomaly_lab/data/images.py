@@ -18,6 +18,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 PLAIN_BYTES = 16
 RARE_BYTES = 64
 
+# Blocks above 32 MiB the C library maps by themselves, and gives back at once. Smaller ones stay with the
+# thread that used them: a whole photograph for each thread.
+Image.core.set_block_size(2**26)  # type: ignore[attr-defined] # documented, but not in the stub
+
 # PIL warns of odd metadata in good files. Filtered once for all: catch_warnings is not safe in a thread pool.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 

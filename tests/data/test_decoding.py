@@ -80,3 +80,9 @@ def test_what_an_image_takes_is_known_from_its_file(tmp_path):
     (tmp_path / "h.png").write_text("no image")
     for name in ("h.png", "absent.png"):
         assert memory_needed(tmp_path / name) == 0
+
+
+def test_pils_blocks_are_large_enough_to_be_given_back():
+    assert (
+        Image.core.get_block_size() > 2**25
+    )  # glibc maps by itself what is larger, whatever was freed before
