@@ -14,6 +14,7 @@ from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.kept import read_kept
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import resize_image
+from anomaly_lab.data.images import Reading, read_image
 from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.evaluation.predictor import Predictor
@@ -67,11 +68,20 @@ class LoadedRun:
         if data.crop_box is None and data.crop is not None:  # looking for it would list, even draw, the data
             raise ConfigError(f"manifest.json has no crop_box for data.crop={data.crop}")
         self.geometry = data.geometry()
+        self.reading = Reading(manifest["white"], data.max_megapixels)
         self.reference = _reference(directory.path / "reference.npz") if data.register else None
         load_weights(self.method, directory.checkpoint, manifest["training_hash"])
         self.method.eval()
         self.bf16 = cfg.trainer.precision == "bf16-mixed"
         self.threshold: float | None = directory.metrics().get("threshold")
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Return a photograph, (h, w, 3) uint8 RGB, with the white value of the run's own images.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_image(path, self.reading)
 
     def predict(self, arrays: Sequence[np.ndarray], batch_size: int = 8) -> Prediction:
         """Score (h, w, 3) uint8 RGB photographs of any sizes, on the device that ``method`` is on.

@@ -75,7 +75,7 @@ def fit_and_test(
     """Train, or take the weights of a finished training; then test, evaluate, keep and draw."""
     data = parts.data
     log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
-    begun = (introduced(method, data.geometry().size), data.left_out.described)
+    begun = (introduced(method, data.geometry().size), data.left_out.described, *data.notes)
     log.info("%s", "\n".join(filter(None, begun)))
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 import anomaly_lab
 from anomaly_lab.data.images import read_image
@@ -183,6 +185,18 @@ def test_load_scores_arrays_as_the_run_did(recipe, tree, tmp_path):
     with np.load(done.path / "maps" / "maps.npz") as maps:
         kept = torch.from_numpy(np.stack([maps[name] for name in sorted(maps)]))
     torch.testing.assert_close(prediction.anomaly_map, kept, rtol=1e-4, atol=1e-6)
+
+
+def test_load_reads_a_file_as_the_run_did(tree, tmp_path):
+    camera = shutil.copytree(tree, tmp_path / "camera")
+    for file in camera.glob("part/t*/*/*.png"):
+        Image.fromarray(np.asarray(Image.open(file))[..., 0].astype(np.uint16) * 16).save(file)
+    done = finished(tree, tmp_path, *control(camera))
+    run = anomaly_lab.load(done.path)
+    found = rows(done.path)
+    prediction = run.predict([run.read(row["path"]) for row in found])
+    wanted = [float(row["score"]) for row in found]
+    assert prediction.score.tolist() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_load_has_the_threshold_of_the_run(tree, tmp_path):

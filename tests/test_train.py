@@ -1,11 +1,13 @@
 """A run as a whole: what bad input ends in, and what its numbers are by resolution and precision."""
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.evaluation import collect
@@ -68,6 +70,21 @@ def test_a_missing_mask_drops_the_pixel_metrics_or_is_an_error(tree, tmp_path, c
     assert "1 anomalous test images have no mask" in caplog.text
     with pytest.raises(DataError, match=r"001\.png: has no mask \(1 such"):
         ran(tmp_path, *control(tree), "data.masks=required")
+
+
+def test_what_the_files_hold_is_in_the_log_and_another_white_is_another_run(tree, tmp_path):
+    for file in tree.glob("part/t*/*/*.png"):
+        Image.fromarray(np.asarray(Image.open(file))[..., 0].astype(np.uint16) * 16).save(file)
+    write_png(tree / "part/ground_truth/scratch/000_mask.png", BLANK)
+    _, found = ran(tmp_path, *control(tree))
+    assert json.loads((found / "manifest.json").read_text())["white"] == 4095
+    said = (found / "run.log").read_text()
+    assert "data.white: 4095 is white in files of more than 8 bits, found on the training images" in said
+    assert "1 of 3 masks of defective images mark nothing" in said
+    _, other = ran(tmp_path, *control(tree), "data.white=65535")
+    assert other != found
+    assert json.loads((other / "manifest.json").read_text())["white"] == 65535
+    assert "data.white" not in (other / "run.log").read_text()
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tree, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from anomaly_lab.data.augment.base import Augmentation
 from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset
 from anomaly_lab.data.decoding import Split
 from anomaly_lab.data.geometry import Geometry
-from anomaly_lab.data.images import read_image
+from anomaly_lab.data.images import WHITES, Reading, read_image, white_of
 from anomaly_lab.data.left_out import LeftOut, left_out, watched
 from anomaly_lab.data.part_box import part_box
 from anomaly_lab.data.registration import decode_registered
@@ -46,6 +46,9 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         holdout: share of the training normals kept for a threshold, unless the data set has a validation
             folder.
         sampling: ``shuffle`` draws each row once an epoch, ``replacement`` at random (draem.md, note 6).
+        white: the value that is white in files of integers beyond 8 bits, one for all images; ``auto`` is the
+            smallest of `WHITES` that holds every value of the training images.
+        max_megapixels: a photograph of more is an error.
         memory_gb: the images of a split go to a temporary file if they take more, decoded; photographs are
             read at once as far as they fit.
     """
@@ -64,6 +67,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     sampling: Literal["shuffle", "replacement"]
     batch_size: int
     workers: Annotated[int, SAME_RUN]
+    white: Literal["auto"] | int
+    max_megapixels: Annotated[float, SAME_RUN]
     memory_gb: Annotated[float, SAME_RUN]
     seed: int
 
@@ -74,6 +79,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         if self.batch_size < 1 or self.workers < 0:
             given = f"data.batch_size={self.batch_size}, data.workers={self.workers}"
             raise ConfigError(f"{given}: give at least 1 and 0")
+        if self.white != "auto" and not 1 <= self.white <= WHITES[-1]:
+            raise ConfigError(f"data.white: {self.white}; give auto or a value from 1 to {WHITES[-1]}")
         if not self.category or "/" in self.category or self.category[0] == ".":
             name = Path(os.path.normpath(self.category)).name.lstrip(".") or "NAME"
             way_out = f"give data.category={name}, and the folder that holds it as data.root"
@@ -118,6 +125,25 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         return splits.fingerprint(self.roles)
 
     @cached_property
+    def reading(self) -> Reading:
+        """How photographs become arrays; ``white=auto`` looks at the training images once."""
+        return self.reading_of([record.image for record in self.roles["train"]])
+
+    def reading_of(self, training: Sequence[Path]) -> Reading:
+        """Return how photographs are read where these are the training images."""
+        white = white_of(training, self.max_megapixels) if self.white == "auto" else self.white
+        return Reading(white, self.max_megapixels)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the numbers should know of the files; after `setup`."""
+        said = f"data.white: {self.reading.white} is white in files of more than 8 bits"
+        found = [f"{said}{', found on the training images' if self.white == 'auto' else ''}"]
+        return (found if self.reading.white != WHITES[-1] else []) + [
+            note for split in (self.train, self.normal, self.test) for note in split.notes
+        ]
+
+    @cached_property
     def order(self) -> AddressedSampler:
         """Which images an epoch draws.
 
@@ -156,7 +182,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         counts |= {"anomalous": sum(r.label for r in self.roles["test"]), "unmasked": self.unmasked()}
         counts |= {"left_out": len(self.left_out.files)}
         crop = None if self.crop_box is None else list(self.crop_box)
-        return {"counts": counts, "crop_box": crop, "added_pseudo_images": self.order.added}
+        found = {"crop_box": crop, "white": self.reading.white, "added_pseudo_images": self.order.added}
+        return {"counts": counts, **found}
 
     def geometry(self) -> Geometry:
         """Return how a photograph becomes the network's image.
@@ -164,33 +191,34 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         ``crop=auto`` looks at the training images once.
         """
         if self.crop_box is None and self.crop is not None:
-            training = [record.image for record in self.roles["train"]] if self.crop == "auto" else []
-            self.crop_box = part_box(training, register=self.register) if self.crop == "auto" else self.crop
+            self.crop_box = self._part_box() if self.crop == "auto" else self.crop
         size = self.image_size
         height, width = (size, size) if isinstance(size, int) else size
         crop = None if self.crop_box is None else tuple(self.crop_box)
         return Geometry((height, width), self.fit, self.center_crop, crop)
+
+    def _part_box(self) -> tuple[float, float, float, float]:
+        training = [record.image for record in self.roles["train"]]
+        return part_box(training, self.reading, register=self.register)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
         """Decode everything once, so that a bad file ends the run before its first step."""
         if "train" in self.__dict__:
             return
         self.unmasked()
-        key = (self.fingerprint, self.geometry(), self.register, self.memory_gb)
+        key = (self.fingerprint, self.geometry(), self.register, self.reading, self.memory_gb)
         self.reference, decoded = decoding.once(key, self._decoded)
         pairs = zip(decoded, self.roles.values(), strict=True)
         self.train, self.normal, self.test = (split._replace(records=records) for split, records in pairs)
         self.synthesis.setup(list(self.train.images))
 
     def _decoded(self) -> tuple[np.ndarray | None, list[Split]]:
-        geometry = self.geometry()
+        how = (self.geometry(), self.reading, self.memory_gb)
         roles = self.roles.values()
         if not self.register:
-            return None, [decoding.decode(records, geometry, self.memory_gb) for records in roles]
-        reference = read_image(self.roles["train"][0].image)
-        return reference, [
-            decode_registered(records, geometry, self.memory_gb, reference) for records in roles
-        ]
+            return None, [decoding.decode(records, *how) for records in roles]
+        reference = read_image(self.roles["train"][0].image, self.reading)
+        return reference, [decode_registered(records, *how, reference) for records in roles]
 
     def train_dataloader(self) -> DataLoader[TrainBatch]:
         """Return the training batches of one epoch; order and content depend on (seed, epoch) alone."""

@@ -1,7 +1,7 @@
 """From files to decoded arrays: each split is read once, at the network's size."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 
 from anomaly_lab.data.geometry import Geometry, Placement, resize_image, resize_mask
-from anomaly_lab.data.images import memory_needed, read_image, read_mask
+from anomaly_lab.data.images import Reading, memory_needed, read_clipped, read_mask
 from anomaly_lab.types import ImageRecord
 
 
@@ -23,6 +23,10 @@ class Split(NamedTuple):
     masks: np.ndarray  # (N, H, W) bool; all False where a record has no mask
     placements: list[Placement]
     sizes: list[tuple[int, int]]  # (H, W) of the original images
+    notes: list[str]  # what its files hold that may falsify numbers
+
+
+MOST = 0.5  # a defect covers less of the photograph, mostly: else black may be what marks it
 
 
 @final
@@ -66,8 +70,21 @@ def once(key: object, decoded: Callable[[], Any]) -> Any:
 Moving = Callable[[np.ndarray, np.ndarray | None, Path], tuple[np.ndarray, np.ndarray | None]]
 
 
+class Seen(NamedTuple):
+    """What is known of a record once its files were read."""
+
+    placement: Placement
+    size: tuple[int, int]  # (H, W) of the photograph
+    clipped: bool  # it has brighter values than white
+    marked: float | None  # share of the photograph that its mask marks; None without a mask
+
+
 def decode(
-    records: list[ImageRecord], geometry: Geometry, memory_gb: float, moving: Moving | None = None
+    records: list[ImageRecord],
+    geometry: Geometry,
+    reading: Reading,
+    memory_gb: float,
+    moving: Moving | None = None,
 ) -> Split:
     """Read every record once, by threads, at the network's size; forked workers share the arrays.
 
@@ -87,24 +104,44 @@ def decode(
     masks = np.zeros(shape, bool)
     room = Room(memory_gb)
 
-    def read(row: int) -> tuple[Placement, tuple[int, int]]:
+    def read(row: int) -> Seen:
         with room.reading(records[row].image):
             return read_at_once(row)
 
-    def read_at_once(row: int) -> tuple[Placement, tuple[int, int]]:
-        image = read_image(records[row].image)
+    def read_at_once(row: int) -> Seen:
+        image, clipped = read_clipped(records[row].image, reading)
         mask = None
+        marked = None
         size = (image.shape[0], image.shape[1])
         placement = geometry.place(size)
         if (file := records[row].mask) is not None:
             mask = read_mask(file, size)
+            marked = float(mask.mean())
         if moving is not None:
             image, mask = moving(image, mask, records[row].image)
         images[row] = resize_image(image, placement, geometry.size)
         if mask is not None:
             masks[row] = resize_mask(mask, placement, geometry.size)
-        return placement, size
+        return Seen(placement, size, clipped, marked)
 
     with ThreadPoolExecutor() as pool:
-        done = list(pool.map(read, range(len(records))))
-    return Split(records, images, masks, [placement for placement, _ in done], [size for _, size in done])
+        seen = list(pool.map(read, range(len(records))))
+    placements, sizes = [one.placement for one in seen], [one.size for one in seen]
+    return Split(records, images, masks, placements, sizes, notes(records, seen, reading.white))
+
+
+def notes(records: Sequence[ImageRecord], seen: Sequence[Seen], white: int) -> list[str]:
+    """Say how many photographs are clipped, and how many masks of defective ones hardly can be right."""
+    said = []
+    pairs = list(zip(records, seen, strict=True))
+    if clipped := [record.image for record, one in pairs if one.clipped]:
+        text = f"{len(clipped)} of {len(pairs)} images have brighter values, which are clipped"
+        said.append(f"data.white: {white} is white; {text}, among them {clipped[0]}")
+    masked = [(record.mask, one.marked) for record, one in pairs if record.label and one.marked is not None]
+    nothing = [mask for mask, share in masked if share == 0]
+    most = [mask for mask, share in masked if share > MOST]
+    if nothing or most:
+        text = f"{len(nothing)} of {len(masked)} masks of defective images mark nothing"
+        odd = (nothing + most)[0]
+        said.append(f"{text}, {len(most)} more than half of the image, among them {odd}; `check` lists all")
+    return said

@@ -10,23 +10,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from anomaly_lab.data.images import read_image
+from anomaly_lab.data.images import Reading, read_image
 from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import DataError
 
 FEW = 32  # photographs show well enough where the part lies
 
 
-def part_box(files: Sequence[Path], *, register: bool) -> tuple[float, float, float, float]:
+def part_box(files: Sequence[Path], reading: Reading, *, register: bool) -> tuple[float, float, float, float]:
     """Return what `find_part` finds in training images evenly drawn from ``files``.
 
     Each is registered if asked for.
     """
     files = files[:: max(1, len(files) // FEW)]
     # One after the other: together they may be more than the memory holds.
-    photographs: Iterable[np.ndarray] = map(read_image, files)
+    photographs: Iterable[np.ndarray] = (read_image(file, reading) for file in files)
     if register:
-        reference = read_image(files[0])
+        reference = read_image(files[0], reading)
         pairs = zip(photographs, files, strict=True)
         photographs = (onto(reference, photograph, None, file)[0] for photograph, file in pairs)
     return find_part(photographs, len(files))

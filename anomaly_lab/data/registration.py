@@ -17,6 +17,7 @@ from scipy import fft
 
 from anomaly_lab.data.decoding import Split, decode
 from anomaly_lab.data.geometry import Geometry
+from anomaly_lab.data.images import Reading
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
 
@@ -29,7 +30,11 @@ NEAREST = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
 
 
 def decode_registered(
-    records: list[ImageRecord], geometry: Geometry, memory_gb: float, reference: np.ndarray
+    records: list[ImageRecord],
+    geometry: Geometry,
+    reading: Reading,
+    memory_gb: float,
+    reference: np.ndarray,
 ) -> Split:
     """Decode as `decode` does, each photograph first turned and shifted onto an (h, w, 3) uint8 reference."""
     stuck: list[Path] = []
@@ -41,7 +46,7 @@ def decode_registered(
         stuck.extend([] if moved else [file])
         return image, mask
 
-    split = decode(records, geometry, memory_gb, moving)
+    split = decode(records, geometry, reading, memory_gb, moving)
     if stuck:
         text = (
             "data.register: %d of %d photographs could not be registered and stay as they are, among them %s"

@@ -7,17 +7,24 @@ from typing import Self, final
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps
 
 from anomaly_lab.errors import DataError
 
 
 @final
 class TextureFolder:
-    """All .jpg and .png files below a folder, sorted; by index, (H, W, 3) uint8 RGB of the size loaded."""
+    """All .jpg and .png files below a folder, sorted; by index, (H, W, 3) uint8 RGB of the size loaded.
+
+    Hidden files and those in hidden folders are none of them.
+    """
 
     def __init__(self, folder: str, memory_gb: float) -> None:
         self.files = sorted(
-            p for p in Path(folder).rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+            p
+            for p in Path(folder).rglob("*")
+            if p.suffix.lower() in (".jpg", ".jpeg", ".png")
+            and not any(part.startswith(".") for part in p.relative_to(folder).parts)
         )
         self.memory_gb = memory_gb
         if not self.files:
@@ -37,13 +44,21 @@ class TextureFolder:
         return f"{len(self.files)} images, digest {digest[:8]}"
 
     def load(self, size: tuple[int, int]) -> Self:
-        """Decode what the memory holds, for forked workers to share; the rest is decoded at each use."""
+        """Decode every file, so that a bad one ends a run before it begins.
+
+        What the memory holds is kept, for forked workers to share; the rest is decoded again at each use.
+        """
         self.size = size
-        kept = self.files[: int(self.memory_gb * 2**30 / (3 * size[0] * size[1]))]
-        self.decoded = np.empty((len(kept), *size, 3), np.uint8)
-        with ThreadPoolExecutor() as pool:
-            for index, texture in enumerate(pool.map(self._decode, kept)):
+        kept = min(len(self.files), int(self.memory_gb * 2**30 / (3 * size[0] * size[1])))
+        self.decoded = np.empty((kept, *size, 3), np.uint8)
+
+        def keep(index: int) -> None:
+            texture = self._decode(self.files[index])
+            if index < kept:
                 self.decoded[index] = texture
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(keep, range(len(self.files))))
         return self
 
     def __len__(self) -> int:
@@ -53,7 +68,16 @@ class TextureFolder:
         return self.decoded[index] if index < len(self.decoded) else self._decode(self.files[index])
 
     def _decode(self, file: Path) -> np.ndarray:
-        image = cv2.imread(str(file))
-        if image is None:
-            raise DataError(f"{file}: cannot be read as a texture; remove or replace it")
-        return cv2.cvtColor(cv2.resize(image, self.size[::-1]), cv2.COLOR_BGR2RGB)
+        try:
+            with Image.open(file) as image:
+                image.load()  # refuses a file that is cut off, of which OpenCV returns what there is
+                plain = image.mode in ("L", "RGB")
+                values = np.asarray(ImageOps.exif_transpose(image).convert("RGB")) if plain else None
+        except Exception as error:  # PIL's plugins raise much besides OSError
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{file}: cannot be read as a texture ({reason}); remove or replace it"
+            ) from error
+        if values is None:
+            values = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        return np.asarray(cv2.resize(values, self.size[::-1]))

@@ -20,12 +20,14 @@ from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import Composition
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.decoding import Room
+from anomaly_lab.data.images import WHITES, Reading
 from anomaly_lab.data.listing import ListingError
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
 from anomaly_lab.verbs.rules import (
     Finding,
     Look,
+    brightness,
     counts,
     duplicates,
     enlarged,
@@ -71,17 +73,21 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
         geometry = data.geometry()
     except DataError as error:  # crop=auto sees the images
         geometry, errors = None, [*errors, *([] if isinstance(error, ListingError) else [str(error)])]
+    try:
+        reading = data.reading_of([record.image for record in splits.get("train", [])])
+    except DataError:  # the file is named where all are looked at
+        reading = Reading(WHITES[-1], data.max_megapixels)
     rows = [(role, record) for role, records in splits.items() for record in records]
     room = Room(data.memory_gb)
 
     def seen_in_turn(row: tuple[str, ImageRecord]) -> Look:
         role, record = row
         with room.reading(record.image):
-            return look(role, record, geometry)
+            return look(role, record, geometry, reading)
 
     with ThreadPoolExecutor() as pool:
-        reading = pool.map(seen_in_turn, rows)
-        looks = list(tqdm(reading, "reading", len(rows), leave=False, disable=None))
+        found = pool.map(seen_in_turn, rows)
+        looks = list(tqdm(found, "reading", len(rows), leave=False, disable=None))
     errors += [error for seen in looks for error in seen.errors]
     findings = [Finding("problem", error, []) for error in dict.fromkeys(errors)]
     if data.left_out.files:
@@ -89,7 +95,8 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
     findings += [
         *duplicates(looks),
         *masks(looks, required=data.masks == "required"),
-        *masks_of_normals(looks),
+        *masks_of_normals(looks, reading),
+        *brightness(looks, reading.white),
     ]
     findings += [*shapes(looks, data.fit, register=data.register), *enlarged(looks, geometry), *counts(looks)]
     return looks, sorted(findings, key=lambda finding: finding.level)

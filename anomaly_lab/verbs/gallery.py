@@ -125,8 +125,12 @@ def draw(data: AnomalyDataModule, name: str, shown: int) -> dict[str, Kind]:
     records = data.records("train")
     if not records:
         raise DataError(f"{data.root}: category {data.category} has no training images")
-    what = (records, data.geometry(), data.memory_gb)
-    split = decode_registered(*what, read_image(first(data, records))) if data.register else decode(*what)
+    reading = data.reading_of([record.image for record in records])
+    what = (records, data.geometry(), reading, data.memory_gb)
+    if data.register:
+        split = decode_registered(*what, read_image(first(data, records), reading))
+    else:
+        split = decode(*what)
     images = split.images
     data.synthesis.setup(list(images))
     mixed = data.synthesis.members if isinstance(data.synthesis, Mix) else {}

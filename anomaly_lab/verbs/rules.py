@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 
 from PIL import Image
 
+from anomaly_lab.data.decoding import MOST
 from anomaly_lab.data.geometry import Geometry, resize_mask
-from anomaly_lab.data.images import read_image, read_mask
+from anomaly_lab.data.images import WHITES, Reading, read_clipped, read_mask
 from anomaly_lab.data.listing import images
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
@@ -21,6 +22,8 @@ SIZE_SPREAD = 2.0
 FATES = {
     "missing": "anomalous images have no mask; without all of them there are no pixel metrics",
     "empty": "anomalous images have a mask in which no pixel is anomalous",
+    "most": "anomalous images have a mask that marks more than half of the image; where black marks the"
+    " defect, invert the mask",
     "cut": "anomalies lie outside data.crop or data.center_crop",
     "lost": "anomalies are too small for data.image_size: the network's masks of them are empty",
 }
@@ -44,17 +47,18 @@ class Look(NamedTuple):
     kind: str = ""  # PNG RGB, for one
     digest: bytes = b""  # of the pixels
     fate: str = "visible"  # of the anomaly, or one of FATES
+    clipped: bool = False  # it has brighter values than white
 
 
-def look(role: str, record: ImageRecord, geometry: Geometry | None) -> Look:
+def look(role: str, record: ImageRecord, geometry: Geometry | None, reading: Reading) -> Look:
     """Read an image and its mask."""
     seen = Look(role, record, [])
     try:
-        image = read_image(record.image)
+        image, clipped = read_clipped(record.image, reading)
         size = (image.shape[0], image.shape[1])
         digest = hashlib.blake2b(repr(size).encode() + image.tobytes()).digest()
         seen = Look(role, record, [], size, kind_of(record.image), digest)
-        return seen._replace(fate=fate_of(record, size, geometry))
+        return seen._replace(fate=fate_of(record, size, geometry), clipped=clipped)
     except DataError as error:
         return seen._replace(errors=[str(error)])
 
@@ -74,8 +78,12 @@ def fate_of(record: ImageRecord, size: tuple[int, int], geometry: Geometry | Non
     if record.mask is None:
         return "missing" if record.label else "visible"
     mask = read_mask(record.mask, size)
-    if geometry is None or not mask.any():
-        return "visible" if mask.any() else "empty"
+    if not mask.any():
+        return "empty"
+    if mask.mean() > MOST:
+        return "most"
+    if geometry is None:
+        return "visible"
     placement = geometry.place(size)
     if not mask[placement.source.slices].any():
         return "cut"
@@ -112,7 +120,17 @@ def masks(looks: list[Look], *, required: bool) -> Iterator[Finding]:
             )
 
 
-def masks_of_normals(looks: list[Look]) -> Iterator[Finding]:
+def brightness(looks: list[Look], white: int) -> Iterator[Finding]:
+    """Find files beyond 8 bits whose range is not all used, and images that are brighter than it."""
+    if white < WHITES[-1]:
+        text = f"{white} is white in files of more than 8 bits, in all images alike"
+        yield Finding("warning", f"{text}; data.white={WHITES[-1]} keeps their full range", [])
+    if files := [str(seen.record.image) for seen in looks if seen.clipped]:
+        text = f"{len(files)} of {len(looks)} images have values brighter than {white}, which are clipped"
+        yield Finding("warning", f"{text}; data.white sets what is white", files)
+
+
+def masks_of_normals(looks: list[Look], reading: Reading) -> Iterator[Finding]:
     """Find good test images whose mask has an anomaly; it may lie beside the folders of the others' masks."""
     good = [seen for seen in looks if seen.role == "test" and not seen.record.label]
     homes = {seen.record.image.parent for seen in good}
@@ -126,8 +144,8 @@ def masks_of_normals(looks: list[Look]) -> Iterator[Finding]:
     files = []
     for seen in good:
         mask = seen.record.mask or by_stem.get(seen.record.image.stem)
-        again = look(seen.role, seen.record._replace(mask=mask), None) if mask else seen
-        if mask and again.fate == "visible" and not again.errors:
+        again = look(seen.role, seen.record._replace(mask=mask), None, reading) if mask else seen
+        if mask and again.fate != "empty" and not again.errors:
             files.append(f"{seen.record.image} = {mask}")
     if files:
         yield Finding("problem", f"{len(files)} good images have a mask with anomalous pixels", files)

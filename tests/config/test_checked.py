@@ -277,6 +277,7 @@ BASE = ("model=draem_small", "data=mvtec", "data.category=part")
         *("logger=wandb", "trainer.device=cpu", "trainer.save_minutes=1", "data.workers=3"),
         *(
             "data.memory_gb=1",
+            "data.max_megapixels=9",
             "data.root=elsewhere",
             "resume=false",
             "retry=failed",
@@ -299,7 +300,8 @@ def test_keys_that_change_no_result_change_no_hash(override):
 def test_no_other_key_is_left_out_of_the_hashes():
     cached = {f"{at}cache.{key}" for at in ("", "model.") for key in ("_target_", "folder", "gigabytes")}
     wanted = {"seed", "tag", "tags", "runs", "allow", "resume", "retry", "logger._target_", *cached}
-    wanted |= {"data.root", "data.workers", "data.memory_gb", "trainer.device", "trainer.save_minutes"}
+    wanted |= {"data.root", "data.workers", "data.memory_gb", "data.max_megapixels"}
+    wanted |= {"trainer.device", "trainer.save_minutes"}
     textures = {"synthesis.textures_gb", "data.synthesis.textures_gb"}
     for model, own in (("draem_small", textures), ("patchcore_small", cached)):
         leaves = checked(f"model={model}", *BASE[1:]).leaves

@@ -300,6 +300,49 @@ def test_mixed_files_become_rgb_of_eight_bits(tmp_path):
     assert np.array_equal(images[2], np.repeat(read(grey)[..., None], 3, 2))
 
 
+def twelve_bits(root: Path, brightest: int) -> Path:
+    """Make the images of `mvtec_tree` those of a camera of 12 bits, whose brightest test value is given."""
+    for file in sorted(root.glob("part/t*/*/*.png")):
+        values = read(file)[..., 0].astype(np.uint16) * 16
+        values[0, 0] = brightest if file.parent.name == "scratch" else 3000
+        Image.fromarray(values).save(file)
+    return root
+
+
+def test_sixteen_bit_files_have_one_white_from_the_training_images(tmp_path):
+    data = ready(mvtec(twelve_bits(mvtec_tree(tmp_path), 9000), holdout=0.5))
+    assert data.described()["white"] == 4095
+    for split in (data.train, data.normal, data.test):
+        for record, image in zip(split.records, split.images, strict=True):
+            exact = np.minimum(read(record.image) * 255.0 / 4095, 255)
+            assert np.abs(image - exact[..., None]).max() <= 0.5
+    found, clipped = data.notes
+    assert found == "data.white: 4095 is white in files of more than 8 bits, found on the training images"
+    assert clipped.startswith(
+        "data.white: 4095 is white; 3 of 6 images have brighter values, which are clipped"
+    )
+    whole = ready(mvtec(tmp_path, white=65535))
+    assert whole.described()["white"] == 65535
+    assert whole.notes == []
+    assert np.array_equal(whole.test.images[0][..., 1], np.rint(read(whole.test.records[0].image) / 257.0))
+
+
+@pytest.mark.parametrize("white", [0, 65536, -1])
+def test_a_white_that_no_file_has(tree, white):
+    with pytest.raises(ConfigError, match=rf"data\.white: {white}; give auto or a value from 1 to 65535"):
+        mvtec(tree, white=white)
+
+
+def test_masks_that_hardly_can_be_right_are_counted(tmp_path):
+    root = mvtec_tree(tmp_path)
+    first, second, _ = sorted(root.glob("part/ground_truth/scratch/*"))
+    write_png(first, np.zeros(SIZE, bool))
+    write_png(second, ~read(second))
+    (note,) = ready(mvtec(root)).notes
+    assert note.startswith("1 of 3 masks of defective images mark nothing, 1 more than half of the image, ")
+    assert str(first) in note
+
+
 def test_a_found_part_is_cropped_in_every_split(tmp_path):
     """GTanoIC: chips on a plain ground, which its recipe crops to the part."""
     rng = np.random.default_rng(0)

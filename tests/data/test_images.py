@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from anomaly_lab.data.content import content_hash
-from anomaly_lab.data.images import read_image, read_mask
+from anomaly_lab.data.images import Reading, read_image, read_mask
 from anomaly_lab.errors import DataError
 from tests.support.trees import write_png
 
@@ -205,7 +205,9 @@ def broken_files():
     yield pytest.param(b"", "0 bytes", id="empty")
     yield pytest.param(b"GIF89a" + bytes(40), "no PNG, JPEG", id="another format")
     yield pytest.param(RNG.bytes(999), "no PNG, JPEG", id="garbage")
-    yield pytest.param(png_bytes(60000, 60000), "3600000000 pixels", id="absurd size")
+    yield pytest.param(
+        png_bytes(60000, 60000), "60000 x 60000 pixels, above data.max_megapixels=100", id="absurd size"
+    )
     yield pytest.param(png_bytes(0, 9), "", id="no width")
     yield pytest.param(png_bytes(9, 0), "", id="no height")
 
@@ -258,7 +260,18 @@ def test_no_warning_of_pil_gets_out(tmp_path):
     assert done.stderr == ""
     shape, error = done.stdout.splitlines()
     assert shape == "(13, 19, 3)"
-    assert error.startswith(f"DataError {files[1]}: it declares 12000 x 10000 pixels, above 100 megapixels; ")
+    assert error.startswith(f"DataError {files[1]}: it declares 12000 x 10000 pixels, above ")
+    assert "; if it really has them, give data.max_megapixels=120; " in error
+
+
+def test_a_key_sets_how_many_pixels_are_read(tmp_path):
+    path = write_png(tmp_path / "a.png", RGB)
+    assert np.array_equal(read_image(path, Reading(max_megapixels=RGB[..., 0].size / 1e6)), RGB)
+    with pytest.raises(DataError, match=r"19 x 13 pixels, above data\.max_megapixels=0\.0002; .*pixels=1; "):
+        read_image(path, Reading(max_megapixels=0.0002))
+    path.write_bytes(png_bytes(20000, 20000))  # more than PIL allows by itself; it has no pixels
+    with pytest.raises(DataError, match=r"a\.png: (?!.*(exceeds|max_megapixels))"):
+        read_image(path, Reading(max_megapixels=400))
 
 
 @pytest.mark.parametrize("white", [1, 2, 100, 255])
@@ -296,6 +309,57 @@ def test_masks_of_classes_colours_soft_edges_and_nothing(tmp_path):
     square[9:20, 5:21] = True
     Image.fromarray(square.astype(np.uint8) * 255).save(tmp_path / "m.jpg", quality=60)
     assert np.array_equal(read_mask(tmp_path / "m.jpg", (32, 32)), square)
+
+
+def kinds(*values, dtype=np.uint8):
+    """Return a mask of squares side by side, one a value, before 0, two of them with a corner in common."""
+    mask = np.zeros((24, 24 * len(values)), dtype)
+    for i, value in enumerate(values):
+        mask[4:12, 24 * i + 4 : 24 * i + 14] = value
+        mask[12:20, 24 * i + 14 : 24 * i + 20] = values[0]
+    return mask
+
+
+@pytest.mark.parametrize("values", [(60, 255), (40, 80, 120), (1, 255), (10, 20, 30, 60, 90, 120, 200, 250)])
+def test_kinds_of_defect_in_one_lossless_mask_are_all_defects(tmp_path, values):
+    mask = kinds(*values)
+    for name in ("m.png", "m.bmp", "m.tif"):
+        Image.fromarray(mask).save(tmp_path / name)
+        assert np.array_equal(read_mask(tmp_path / name, mask.shape), mask > 0)
+    Image.fromarray(mask.astype(np.int32) * 200).save(tmp_path / "m.tif")
+    assert np.array_equal(read_mask(tmp_path / "m.tif", mask.shape), mask > 0)
+    palette = Image.fromarray(np.searchsorted((0, *values), mask).astype(np.uint8), mode="P")
+    palette.putpalette([0, 0, 0] + [part for value in values for part in (value, 0, 0)])
+    palette.save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png", mask.shape), mask > 0)
+
+
+def test_edges_of_a_mask_are_soft_or_lossy(tmp_path):
+    shape = np.zeros((96, 96), np.uint8)
+    cv2.circle(shape, (48, 48), 30, 255, -1)
+    soft = cv2.GaussianBlur(shape, (0, 0), 2)
+    assert np.array_equal(read_mask(write_png(tmp_path / "m.png", soft), shape.shape), soft >= 128)
+    for quality in (40, 75, 95):
+        Image.fromarray(shape).save(tmp_path / "m.jpg", quality=quality)
+        assert np.array_equal(read_mask(tmp_path / "m.jpg", shape.shape), shape > 0)
+        Image.fromarray(shape).save(tmp_path / "m.tif", compression="jpeg", quality=quality)
+        assert np.array_equal(read_mask(tmp_path / "m.tif", shape.shape), shape > 0)
+    lossy = np.asarray(Image.open(tmp_path / "m.jpg"))
+    assert np.array_equal(read_mask(write_png(tmp_path / "m.png", lossy), shape.shape), shape > 0)
+
+
+def test_shares_in_a_mask_and_what_is_no_number(tmp_path):
+    path, few = tmp_path / "m.tif", np.where(GREY > 99, 1, 0.2).astype(np.float32)
+    for mask in (few, np.where(GREY > 199, 0, few), few / 2):
+        Image.fromarray(mask).save(path)
+        assert np.array_equal(read_mask(path, GREY.shape), mask >= mask.max() / 2)
+    Image.fromarray(kinds(1, 2, 40, dtype=np.float32)).save(path)  # whole numbers are kinds
+    assert np.array_equal(read_mask(path, (24, 72)), kinds(1, 2, 40) > 0)
+    ground = np.where(GREY > 99, 255, 60).astype(np.uint8)  # two greys and no 0 are a ground and a defect
+    assert np.array_equal(read_mask(write_png(tmp_path / "m.png", ground), GREY.shape), GREY > 99)
+    Image.fromarray(few * np.float32("nan")).save(path)
+    with pytest.raises(DataError, match=r"m\.tif: the mask has values that are no numbers; "):
+        read_mask(path, GREY.shape)
 
 
 def test_a_mask_of_another_size_names_both(tmp_path):

@@ -27,6 +27,8 @@ COMMON: dict[str, Any] = {
     "sampling": "shuffle",
     "batch_size": 4,
     "workers": 0,
+    "white": "auto",
+    "max_megapixels": 100.0,
     "memory_gb": 1.0,
     "seed": 3,
 }

@@ -1,11 +1,13 @@
 """Textures: folders of them, and those that are computed."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from anomaly_lab.errors import DataError
 from anomaly_lab.synthesis.procedural import FAMILIES, make_textures
+from anomaly_lab.synthesis.textures import TextureFolder
 from tests.support.synthesizers import perlin_texture, photographs, rng, write_textures
 
 
@@ -41,6 +43,42 @@ def test_folder_errors_name_the_way_out(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"broken\.png: .*remove or replace"):
         perlin_texture(textures=str(tmp_path))
+
+
+def test_a_texture_that_is_cut_off_ends_before_the_first_image(tmp_path):
+    """Also where the memory holds none, so that it would be opened in mid-training."""
+    for name, options in (("a.jpg", {"quality": 90}), ("b.png", {})):
+        folder = tmp_path / name[0]
+        write_textures(folder, (1, 2, 3))
+        Image.fromarray(make_textures(1, (90, 90), rng(0))[0]).save(folder / name, **options)
+        (folder / name).write_bytes((folder / name).read_bytes()[:-400])
+        for memory in (1.0, 0.0):
+            with pytest.raises(
+                DataError, match=rf"{name}: cannot be read as a texture \(.*truncated.*remove"
+            ):
+                perlin_texture(textures=str(folder), textures_gb=memory)(photographs()[0], rng(0))
+
+
+def test_hidden_files_are_no_textures(tmp_path):
+    folder = write_textures(tmp_path, (250, 0, 0))
+    (tmp_path / "._x.jpg").write_bytes(b"Mac OS X        ")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache/x.png").write_bytes(b"")
+    assert perlin_texture(textures=folder).source.startswith(f"folder {folder}, 1 images, ")
+
+
+def test_every_kind_of_texture_is_what_opencv_reads(tmp_path):
+    texture = make_textures(1, (48, 64), rng(0))[0]
+    kinds = {"a.jpg": texture, "b.jpg": texture[..., 0], "c.png": texture, "d.png": texture[..., 1]}
+    kinds |= {
+        "e.png": texture[..., 0].astype(np.uint16) * 257,
+        "f.png": np.dstack([texture, texture[..., 0]]),
+    }
+    for name, values in kinds.items():
+        Image.fromarray(values).save(tmp_path / name)
+    loaded = TextureFolder(str(tmp_path), 1.0).load((48, 64))
+    wanted = [cv2.imread(str(tmp_path / name))[..., ::-1] for name in sorted(kinds)]
+    assert np.array_equal(loaded.decoded, wanted)
 
 
 def test_procedural_textures_are_many_and_repeatable():

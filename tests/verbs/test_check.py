@@ -169,6 +169,28 @@ def test_an_empty_mask(root):
     ]
 
 
+def test_a_mask_that_marks_most_of_the_image(root):
+    for name, share in (("000", 0.6), ("001", 1.0), ("002", 0.4)):
+        mask = np.arange(np.prod(SIZE)).reshape(SIZE) < share * np.prod(SIZE)
+        write_png(root / f"part/ground_truth/scratch/{name}_mask.png", mask)
+    text = "2 of 3 anomalous images have a mask that marks more than half of the image; where black marks"
+    assert only(mvtec(root), "warning", text) == ["test/scratch/000.png", "test/scratch/001.png"]
+
+
+def test_sixteen_bit_files_that_do_not_use_their_range(root):
+    for file in sorted(root.glob("part/t*/*/*.png")):
+        Image.fromarray(read(file)[..., 0].astype(np.uint16) * 16).save(file)
+    assert only(mvtec(root), "warning", "4095 is white in files of more than 8 bits") == []
+    assert not found(mvtec(root, white=65535))
+    Image.fromarray(np.full(SIZE, 5000, np.uint16)).save(root / "part/test/good/001.png")
+    texts = {finding.text: finding.files for finding in found(mvtec(root))}
+    assert len(texts) == 2
+    (files,) = [
+        files for text, files in texts.items() if text.startswith("1 of 22 images have values brighter")
+    ]
+    assert files == [str(root / "part/test/good/001.png")]
+
+
 def test_a_mask_of_a_good_image(root):
     for name, mask in (
         ("000", np.zeros(SIZE, bool)),

@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, final
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import Geometry, resize_image
-from anomaly_lab.data.images import read_image
+from anomaly_lab.data.images import Reading, read_image
 from anomaly_lab.data.listing import folder, mvtec_tree
 from anomaly_lab.data.names import shortened
 from anomaly_lab.errors import ConfigError
@@ -46,18 +47,27 @@ class SyntheticDefects(AnomalyDataModule):
         category = folder(self.root, self.category)
         if split == "validation":
             return [self._good(record.image) for record in mvtec_tree(category, "validation")]
-        files = sorted((record.image for record in mvtec_tree(category, "train")), key=_digest)
-        count = max(1, round(self.test_share * len(files)))
+        kept, rest = self._shares()
         if split == "train":
-            return [self._good(file) for file in sorted(files[count:])]
-        self.defects.setup([self._resized(file) for file in files[:1]])
-        return [self._good(file) for file in files[:count]] + [
-            r for file in files[:count] for r in self._spoiled(file)
-        ]
+            return [self._good(file) for file in sorted(rest)]
+        self.defects.setup([self._resized(file) for file in kept[:1]])
+        return [self._good(file) for file in kept] + [r for file in kept for r in self._spoiled(file)]
+
+    @cached_property
+    def source(self) -> Reading:
+        """How the photographs are read that the images are written from."""
+        return self.reading_of(self._shares()[1])
+
+    def _shares(self) -> tuple[list[Path], list[Path]]:
+        """Return the normal images that are kept for testing, and the rest."""
+        listed = mvtec_tree(folder(self.root, self.category), "train")
+        files = sorted((record.image for record in listed), key=_digest)
+        count = max(1, round(self.test_share * len(files)))
+        return files[:count], files[count:]
 
     def _resized(self, file: Path) -> np.ndarray:
         size = (self.written_size, self.written_size)
-        image = read_image(file)
+        image = read_image(file, self.source)
         return resize_image(
             image, Geometry(size, "stretch", None, None).place((image.shape[0], image.shape[1])), size
         )
