@@ -126,7 +126,8 @@ def decode(
 
     with ThreadPoolExecutor() as pool:
         seen = list(pool.map(read, range(len(records))))
-    placements, sizes = [one.placement for one in seen], [one.size for one in seen]
+    placements = [one.placement for one in seen]
+    sizes = [one.size for one in seen]
     return Split(records, images, masks, placements, sizes, notes(records, seen, reading.white))
 
 

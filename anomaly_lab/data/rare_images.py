@@ -8,7 +8,11 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 # tags of a TIFF
-SUBFILE, BITS, PHOTOMETRIC, SAMPLES, PLANES = 254, 258, 262, 277, 284
+SUBFILE = 254
+BITS = 258
+PHOTOMETRIC = 262
+SAMPLES = 277
+PLANES = 284
 
 
 def is_wide(image: ImageFile) -> bool:
