@@ -116,8 +116,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _anomalous(values: np.ndarray, *, lossy: bool) -> np.ndarray:
-    marked = values > 0
-    half = marked & (values >= values.max() / 2)
+    marked: np.ndarray = values > 0
+    half: np.ndarray = marked & (values >= values.max() / 2)
     if np.array_equal(marked, half):
         return marked
     # Taking a soft edge for a class widens a mask by less than a pixel; the other mistake loses a defect.

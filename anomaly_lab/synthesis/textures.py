@@ -71,13 +71,13 @@ class TextureFolder:
         try:
             with Image.open(file) as image:
                 image.load()  # refuses a file that is cut off, of which OpenCV returns what there is
-                plain = image.mode in ("L", "RGB")
-                values = np.asarray(ImageOps.exif_transpose(image).convert("RGB")) if plain else None
+                if image.mode in ("L", "RGB"):
+                    values = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+                else:
+                    values = cv2.cvtColor(np.asarray(cv2.imread(str(file))), cv2.COLOR_BGR2RGB)
         except Exception as error:  # PIL's plugins raise much besides OSError
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{file}: cannot be read as a texture ({reason}); remove or replace it"
             ) from error
-        if values is None:
-            values = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
         return np.asarray(cv2.resize(values, self.size[::-1]))
