@@ -6,8 +6,10 @@ import importlib
 import importlib.metadata
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from omegaconf import DictConfig
 
 from anomaly_lab.config import composing, own_code
 from anomaly_lab.config.command_line import prepare
-from anomaly_lab.config.messages import explained, near, report
-from anomaly_lab.errors import ConfigError
+from anomaly_lab.config.messages import BUSY, explained, near, report
+from anomaly_lab.errors import ConfigError, Terminated
 from anomaly_lab.runs.sweep_table import table
 from anomaly_lab.verbs import VERBS
 
@@ -27,16 +29,39 @@ Work = Callable[[composing.Composition], dict[str, float] | None]
 
 
 def main() -> int:
-    """Do what the command line says; return 0, or 1 after an error, or 130 after an interrupt."""
+    """Do what the command line says.
+
+    Returns:
+        0; 1 after an error; 75 if all else is done but what other processes work on; 130 after an interrupt;
+        143 after SIGTERM.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
         try:
-            return answered()
+            with terminable():
+                return answered()
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be caught, and not when Python ends
     except BrokenPipeError:  # whoever reads the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the body as Ctrl-C does, so that what is left is told and in order."""
+
+    def terminate(number: int, frame: object) -> None:  # noqa: ARG001 - a handler's signature
+        raise Terminated
+
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # somebody else decides
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def answered() -> int:
@@ -119,13 +144,22 @@ def jobs(work: Work, verb: str) -> int:
         hydra.main(version_base="1.3", config_path=str(own_code.ROOT / "conf"), config_name="config")(job)()
         if broken:
             raise broken[0]
-        if len(cells) > 1 and any(cells.values()):
-            print(table([(list(given), metrics) for given, metrics in cells.items()]))
+        if len(cells) > 1:
+            close([(list(given), metrics) for given, metrics in cells.items()], skipped=codes.count(BUSY))
     except BrokenPipeError:
         raise
-    except (Exception, KeyboardInterrupt, SystemExit) as error:
+    except (Exception, KeyboardInterrupt, SystemExit, Terminated) as error:
         codes.append(report(explained(error), tracebacks=TRACEBACKS))
-    return max(codes)
+    return max(codes, key=[0, BUSY, 1, 130, 143].index)
+
+
+def close(cells: list[tuple[list[str], dict[str, float]]], *, skipped: int) -> None:
+    """Print the table of a sweep, and last what is left to do."""
+    if any(metrics for _, metrics in cells):
+        print(table(cells), flush=True)
+    if skipped:
+        why = "as other processes work on them; give the same command again later"
+        print(f"anomaly_lab: {skipped} of {len(cells)} runs skipped, {why}", file=sys.stderr)
 
 
 def tidy() -> None:

@@ -18,3 +18,11 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run cannot start, go on or be read."""
+
+
+class BusyError(RunError):
+    """Another process works on this run; the same command may be given again later."""
+
+
+class Terminated(BaseException):
+    """SIGTERM: ends the program as Ctrl-C does."""

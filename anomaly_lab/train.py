@@ -21,6 +21,8 @@ from anomaly_lab.runs.identity import Identity
 from anomaly_lab.runs.lock import locked
 from anomaly_lab.runs.provenance import provenance
 from anomaly_lab.runs.recording import Finished, finished, record, recording
+from anomaly_lab.runs.reuse import trained_once
+from anomaly_lab.runs.shortage import one_line
 from anomaly_lab.training.fitting import Place, fit, prepared
 from anomaly_lab.training.loggers.base import Mirror
 from anomaly_lab.training.plan import check_together, introduced, planned
@@ -38,6 +40,7 @@ class Parts(NamedTuple):
     data: AnomalyDataModule
 
 
+@one_line()
 def run(asked: Composition) -> Finished:
     """Train and test as asked, unless that was done; what a user can get wrong fails before it begins."""
     cfg = asked.cfg
@@ -55,16 +58,18 @@ def run(asked: Composition) -> Finished:
     check_together(method, parts.data, parts.evaluation)
     method.tell(plan)
     parts.data.setup("fit")  # decodes every image, so that a damaged file fails before anything is written
-    with locked(directory.path) as held:
-        if not held:
-            log.warning("%s: another process works on it; skipped", directory.path)
-            return Finished({}, directory.path)
+    with locked(directory.path):
         if directory.wants_a_run(identity.made_from, retry=True):  # another process may have done it
             manifest = asked.described() | identity.described() | parts.data.described() | provenance(device)
             manifest |= {"differs": checked.differs}
             if not cfg.resume:
                 directory.forget_training()
-            with recording(directory, OmegaConf.to_yaml(cfg, resolve=True), asked.overrides, manifest):
+            config = OmegaConf.to_yaml(cfg, resolve=True)
+            with (
+                recording(directory, config, asked.overrides, manifest),
+                one_line(),
+                trained_once(directory, identity.training_hash),
+            ):
                 fit_and_test(parts, method, directory, identity, checked.config)
     return finished(directory, before=False)
 
@@ -72,7 +77,7 @@ def run(asked: Composition) -> Finished:
 def fit_and_test(
     parts: Parts, method: Any, directory: RunDirectory, identity: Identity, config: dict[str, Any]
 ) -> None:
-    """Train, or take the weights of a finished training; then test, evaluate, keep and draw."""
+    """Train, unless the weights are there; then test, evaluate, keep and draw."""
     data = parts.data
     log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
     begun = (introduced(method, data.geometry().size), data.left_out.described, *data.notes)

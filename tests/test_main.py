@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from anomaly_lab import __main__ as cli
 from anomaly_lab.config import own_code
 from anomaly_lab.config.composing import Composition
-from anomaly_lab.errors import ConfigError, DataError
+from anomaly_lab.errors import BusyError, ConfigError, DataError, Terminated
 from anomaly_lab.verbs import VERBS
 
 CHECKOUT = Path(__file__).parent.parent
@@ -229,12 +229,24 @@ def exit_like_lightning() -> SystemExit:
     return end
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), exit_like_lightning()], ids=["bare", "by Lightning"])
-def test_an_interrupt_ends_all_with_130(main, runs, capsys, error):
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (exit_like_lightning(), 130), (Terminated(), 143)]
+)
+def test_an_interrupt_ends_all(main, runs, capsys, error, code):
     runs.raises[1] = error
-    assert main("-m", "seed=1,2") == 130
-    assert re.fullmatch(r"anomaly_lab: interrupted; the same command goes on .*\n", capsys.readouterr().err)
+    assert main("-m", "seed=1,2") == code
+    assert re.fullmatch(r"anomaly_lab: (interrupted|terminated); the same command goes on .*\n", capsys.readouterr().err)
     assert [cfg.seed for cfg in runs] == [1]
+
+
+@pytest.mark.parametrize(("second", "code"), [(None, 75), (DataError("bad"), 1)])
+def test_what_others_work_on_shows_in_the_exit_code_and_the_last_line(second, code, main, runs, capsys):
+    runs.raises = {1: BusyError("runs/a: busy; skipped")} | ({2: second} if second else {})
+    assert main("seed=1") == 75
+    assert capsys.readouterr().err == "anomaly_lab: error: runs/a: busy; skipped\n"
+    assert main("-m", "seed=1,2,3") == code
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("anomaly_lab: 1 of 3 runs skipped, as other processes work on them; give")
 
 
 def test_a_sweep_goes_on_after_a_failure_and_ends_with_1(main, runs, capsys, tmp_path):

@@ -14,7 +14,9 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from anomaly_lab.errors import ConfigError, UserError
+from anomaly_lab.errors import BusyError, ConfigError, Terminated, UserError
+
+BUSY = 75  # the exit code that sysexits.h names for what may be tried again later
 
 
 def misfit(value: Any, want: Any, path: str, typed: Mapping[str, str] | None = None) -> str:
@@ -141,13 +143,14 @@ def placed(line: str, place: str) -> str:
 
 def report(error: BaseException, *, tracebacks: bool) -> int:
     """Print one line for what a user can mend, else (or if asked for) a traceback; return the exit code."""
-    if type(error).__name__ == "SIGTERMException":  # Lightning's, a SystemExit without a code
-        print("anomaly_lab: terminated", file=sys.stderr)
+    way_on = "the same command goes on from what was saved, if anything was"
+    terminated = isinstance(error, Terminated)
+    if terminated or type(error).__name__ == "SIGTERMException":  # Lightning's, a SystemExit without a code
+        print(f"anomaly_lab: terminated; {way_on}", file=sys.stderr)
         return 143
     if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
         raise error  # --help; Lightning, too, ends by SystemExit when interrupted
     if not isinstance(error, Exception):
-        way_on = "the same command goes on from the last saved state, if there is one (trainer.save_minutes)"
         print(f"anomaly_lab: interrupted; {way_on}", file=sys.stderr)
         return 130
     cause: BaseException | None = error
@@ -163,4 +166,4 @@ def report(error: BaseException, *, tracebacks: bool) -> int:
         print(f"anomaly_lab: error: {placed(line, place[1]) if place else line}", file=sys.stderr)
     else:
         traceback.print_exception(error)
-    return 1
+    return BUSY if isinstance(cause, BusyError) else 1

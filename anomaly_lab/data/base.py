@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from anomaly_lab.data import decoding, splits
 from anomaly_lab.data.augment.base import Augmentation
-from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset
+from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset, leave_signals
 from anomaly_lab.data.decoding import Split
 from anomaly_lab.data.geometry import Geometry
 from anomaly_lab.data.images import WHITES, Reading, read_image, white_of
@@ -238,7 +238,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         # Without a generator of its own a loader draws from torch's: each epoch, but only once if workers
         # persist.
         own = torch.Generator()
-        fast = {"persistent_workers": self.workers > 0, "pin_memory": torch.cuda.is_available()}
+        fast: dict[str, Any] = {"persistent_workers": self.workers > 0}
+        fast |= {"pin_memory": torch.cuda.is_available(), "worker_init_fn": leave_signals}
         return {"num_workers": self.workers, "generator": own, **fast}
 
     # The signature is Lightning's.

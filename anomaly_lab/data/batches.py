@@ -1,6 +1,7 @@
 """From decoded images to batches: what one row becomes, and in which order rows are drawn."""
 
 import math
+import signal
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple, final
 
@@ -32,6 +33,12 @@ class Draw(NamedTuple):
     pseudo: bool  # whether synthesis gets it
 
 
+def leave_signals(worker: int) -> None:  # noqa: ARG001 - torch's signature
+    """Let Ctrl-C, which a terminal sends to workers, too, stop the main process alone: it needs them to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 @final
 class AddressedSampler(Sampler[Draw]):
     """Draws each row once (``shuffle``) or independently (``replacement``).
@@ -45,6 +52,7 @@ class AddressedSampler(Sampler[Draw]):
         self.seed = seed
         self.sampling = sampling
         self.epoch = 0
+        self.begun = (-1, 0)
         self.ratio = ratio
         self.added = round((ratio or 0) * size)
         if ratio and not self.added:
@@ -55,6 +63,10 @@ class AddressedSampler(Sampler[Draw]):
     def set_epoch(self, epoch: int) -> None:
         """Is called by Lightning before each epoch, also after a resume."""
         self.epoch = epoch
+
+    def leave_out(self, epoch: int, draws: int) -> None:
+        """Let this epoch begin after so many draws, which a training had before it was broken off."""
+        self.begun = (epoch, draws)
 
     def __len__(self) -> int:
         return self.size + self.added
@@ -73,7 +85,9 @@ class AddressedSampler(Sampler[Draw]):
             )
             order = rng.permutation(order)
         pseudo = order >= (0 if self.ratio is None else self.size)
-        return (Draw(self.epoch, i, int(rows[at]), bool(pseudo[i])) for i, at in enumerate(order))
+        first = self.begun[1] if self.epoch == self.begun[0] else 0
+        positions = range(first, len(order))
+        return (Draw(self.epoch, i, int(rows[order[i]]), bool(pseudo[i])) for i in positions)
 
 
 @final

@@ -1,5 +1,6 @@
 """From files to decoded arrays: each split is read once, at the network's size."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import numpy as np
 
 from anomaly_lab.data.geometry import Geometry, Placement, resize_image, resize_mask
 from anomaly_lab.data.images import Reading, memory_needed, read_clipped, read_mask
+from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
 
 
@@ -93,12 +95,12 @@ def decode(
     photographs that are being read at once take no more than that either, however many cores there are.
 
     Raises:
-        DataError: naming the first file, in the order of the records, that cannot be used.
+        DataError: naming the first file, in the order of the records, that cannot be used; or the folder for
+            temporary files, if it has no room.
     """
     shape = (len(records), *geometry.size)
     if 3 * np.prod(shape) > memory_gb * 2**30:
-        with tempfile.TemporaryFile() as store:  # the map outlives the handle
-            images: np.ndarray = np.memmap(store, np.uint8, "w+", shape=(*shape, 3))
+        images = _on_disk((*shape, 3))
     else:
         images = np.zeros((*shape, 3), np.uint8)
     masks = np.zeros(shape, bool)
@@ -146,3 +148,20 @@ def notes(records: Sequence[ImageRecord], seen: Sequence[Seen], white: int) -> l
         odd = (nothing + most)[0]
         said.append(f"{text}, {len(most)} more than half of the image, among them {odd}; `check` lists all")
     return said
+
+
+def _on_disk(shape: tuple[int, ...]) -> np.ndarray:
+    """Return a uint8 array in an unnamed file that has its room before anything is written to it.
+
+    Where the disk gets full behind a map, the process dies without a word.
+    """
+    size = int(np.prod(shape))
+    try:
+        with tempfile.TemporaryFile() as store:  # the map outlives the handle
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(store.fileno(), 0, size)
+            return np.memmap(store, np.uint8, "w+", shape=shape)
+    except OSError as error:
+        room = f"no room for {size / 2**30:.3g} GB of decoded images ({error.strerror})"
+        ways_out = "set TMPDIR to a folder on another disk, or give a larger data.memory_gb"
+        raise DataError(f"{tempfile.gettempdir()}: {room}; {ways_out}") from error

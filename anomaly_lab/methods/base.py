@@ -1,6 +1,7 @@
 """The contract of a detector."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, final, runtime_checkable
 
 import lightning as L
@@ -30,6 +31,8 @@ class AnomalyMethod(L.LightningModule, ABC):
         printed: metrics that the paper prints under another name: that name to ours.
         pseudo: whether it learns from pseudo anomalies; if not, from normal images alone.
         stride: the sides of an image must be multiples of this, and two of it at least if it is above 1.
+        seen: what was gathered of the running epoch and lies in no weight or buffer; while there is any, no
+            state is saved before the epoch ends.
         plan: what `tell` told; absent before.
     """
 
@@ -37,6 +40,7 @@ class AnomalyMethod(L.LightningModule, ABC):
     printed: ClassVar[dict[str, str]] = {}
     pseudo: ClassVar[bool] = False
     stride: int = 1
+    seen: Sequence[Tensor] = ()
     plan: Training
 
     @abstractmethod

@@ -109,6 +109,11 @@ class RunDirectory:
             return False
         return True
 
+    def clear(self) -> None:
+        """Remove what a process wrote that was killed before the file was whole."""
+        for file in self.path.rglob(".*.part"):
+            file.unlink(missing_ok=True)
+
     def forget_training(self) -> None:
         """Remove what a broken-off run left to go on from."""
         for file in (self.resume_checkpoint, self.checkpoint):

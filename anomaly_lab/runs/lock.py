@@ -1,4 +1,4 @@
-"""One process at a time works on a run directory."""
+"""One process at a time works on a run directory, and one at a time on a training."""
 
 import fcntl
 import os
@@ -6,48 +6,109 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, Self, TextIO
 
-from anomaly_lab.errors import RunError
+from anomaly_lab.errors import BusyError, RunError
 
 HEARTBEAT_SECONDS = 30
+LIVES = 4 * HEARTBEAT_SECONDS  # after a heartbeat
+PATIENCE = 1.0  # seconds between two looks at what another process holds
+
+
+class Holder(NamedTuple):
+    """Who holds a file, as it says itself."""
+
+    host: str
+    pid: str
+    boot: str = ""  # of the kernel that runs; empty if that says none
+
+    @classmethod
+    def this(cls) -> Self:
+        """Return this process."""
+        file = Path("/proc/sys/kernel/random/boot_id")
+        return cls(socket.gethostname(), str(os.getpid()), file.read_text().strip() if file.exists() else "")
+
+    def elsewhere(self) -> bool:
+        """Say whether it runs on another kernel, where flock may not reach.
+
+        A container that is started again has another host's name, and a machine that is another boot.
+        """
+        here = Holder.this()
+        return self.host != here.host and (not self.boot or self.boot != here.boot)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Hold the folder while the body runs; gives False, and holds nothing, if a living process has it.
-
-    flock ends with its holder; across hosts, where flock may not reach, the file's heartbeat tells.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder, which is made if need be, while the body runs.
 
     Raises:
         RunError: the folder is not there and cannot be made, or something in it would lead writing elsewhere.
+        BusyError: a living process holds it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder}: cannot be made ({error.strerror}); give another runs=FOLDER") from error
     _check_plain(folder)
-    with (folder / ".lock").open("a+") as file:
+    with _held(folder / ".lock") as other:
+        if other is not None:
+            raise BusyError(f"{folder}: {other}; skipped, give the same command again later")
+        yield
+
+
+@contextmanager
+def in_turn(file: Path, say: Callable[[], None]) -> Iterator[None]:
+    """Hold a file, which is there only as long as it is held; wait while a living process holds it.
+
+    Args:
+        file: is made.
+        say: is called once before it waits.
+    """
+    said = False
+    while True:
+        with _held(file) as other:
+            if other is None:
+                try:
+                    yield
+                finally:
+                    file.unlink(missing_ok=True)
+                return
+        if not said:
+            say()
+        said = True
+        time.sleep(PATIENCE)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[str | None]:
+    """Hold a file while the body runs; gives who has it, and holds nothing, if a living process does.
+
+    flock ends with its holder; across hosts, where flock may not reach, the file's heartbeat tells.
+    """
+    with path.open("a+") as file:
         file.seek(0)
-        holder = file.read().split()
-        elsewhere = len(holder) == 2 and holder[0] != socket.gethostname()
-        beating = time.time() - os.fstat(file.fileno()).st_mtime < 4 * HEARTBEAT_SECONDS
-        if (elsewhere and beating) or not _taken(file, holder):
-            yield False
+        words = file.read().split()
+        holder = Holder(*words) if len(words) in {2, 3} else None
+        age = time.time() - os.fstat(file.fileno()).st_mtime
+        if holder is not None and holder.elsewhere() and age < LIVES:
+            yield f"{holder.host} works on it, or did {age:.0f} s ago"
             return
-        file.truncate(0)
-        file.write(f"{socket.gethostname()} {os.getpid()}")
-        file.flush()
+        if not _taken(file, holder) or not _is_there(file, path):
+            yield "another process works on it"
+            return
+        os.ftruncate(file.fileno(), 0)
+        with suppress(OSError):  # a full disk: what the run writes first says so, and flock holds
+            os.write(file.fileno(), " ".join(Holder.this()).encode())
         ended = threading.Event()
         threading.Thread(target=_beat, args=(file.fileno(), ended), daemon=True).start()
         try:
-            yield True
+            yield None
         finally:
             ended.set()
-            file.truncate(0)
+            os.ftruncate(file.fileno(), 0)
 
 
 def _check_plain(folder: Path) -> None:
@@ -62,7 +123,12 @@ def _check_plain(folder: Path) -> None:
         folders[:] = [name for name in folders if name != "wandb"]  # W&B links its latest files there
 
 
-def _taken(file: TextIO, holder: list[str]) -> bool:
+def _is_there(file: TextIO, path: Path) -> bool:
+    """Say whether the file still has this name: its last holder may have removed it since it was opened."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _taken(file: TextIO, holder: Holder | None) -> bool:
     """Take the lock.
 
     The loader workers of a killed holder keep it for some seconds more, which are waited for.
@@ -71,7 +137,7 @@ def _taken(file: TextIO, holder: list[str]) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if len(holder) != 2 or Path("/proc", holder[1]).exists() or not Path("/proc/self").exists():
+            if holder is None or Path("/proc", holder.pid).exists() or not Path("/proc/self").exists():
                 return False
             time.sleep(0.25)
         else:

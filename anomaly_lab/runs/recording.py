@@ -4,10 +4,11 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
+from anomaly_lab.errors import RunError
 from anomaly_lab.evaluation.collect import Scored
 from anomaly_lab.evaluation.evaluate import Numbers
 from anomaly_lab.evaluation.robustness import Cell
@@ -18,7 +19,7 @@ OURS = logging.getLogger("anomaly_lab")
 
 
 class Finished(NamedTuple):
-    """A run that is done, now or before; without metrics if another process works on it."""
+    """A run that is done, now or before."""
 
     metrics: dict[str, float]
     path: Path  # of the run directory
@@ -31,7 +32,8 @@ def recording(
 ) -> Iterator[None]:
     """Keep the manifest's status true while the body runs; run.log gets what is logged.
 
-    A body that raises leaves ``failed`` with the error; an interrupt leaves ``running``, to be gone on with.
+    A body that raises leaves ``failed`` with the error; an interrupt leaves ``interrupted``, to be gone on
+    with, and so does a process that is killed, but for its status, which stays ``running``.
 
     Args:
         directory: held by this process.
@@ -41,28 +43,66 @@ def recording(
     """
     origin = directory.manifest().get("trained_in") if directory.checkpoint.exists() else None
     known = {"status": "running"} | manifest | ({} if origin is None else {"trained_in": origin})
+    directory.clear()
     directory.write("config.yaml", config)
     directory.write("overrides.txt", "\n".join(overrides) + "\n")
     directory.write_json("manifest.json", known)
-    journal = logging.FileHandler(directory.path / "run.log")
+    began = time.monotonic()
+    with _logged(directory.path / "run.log") as journal:
+        try:
+            yield
+            seconds = round(time.monotonic() - began, 1)
+            directory.note(status="done", seconds=seconds)
+            log.info("%s: done in %.1f s%s", directory.path, seconds, listed(directory))
+        except Exception as error:
+            journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
+            _note(directory, status="failed", error=f"{type(error).__name__}: {error}")
+            raise
+        except BaseException:  # Ctrl-C, SIGTERM
+            _note(directory, status="interrupted")
+            log.warning("%s: interrupted; %s", directory.path, _way_on(directory))
+            raise
+
+
+@contextmanager
+def _logged(file: Path) -> Iterator[logging.Handler]:
+    """Let a file get what is logged while the body runs."""
+    journal = Journal(file)
     journal.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     OURS.addHandler(journal)
     level = OURS.level
     OURS.setLevel(logging.INFO)  # outside the command line nobody else asks for it
-    began = time.monotonic()
     try:
-        yield
-        seconds = round(time.monotonic() - began, 1)
-        directory.note(status="done", seconds=seconds)
-        log.info("%s: done in %.1f s%s", directory.path, seconds, listed(directory))
-    except Exception as error:
-        journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
-        directory.note(status="failed", error=f"{type(error).__name__}: {error}")
-        raise
+        yield journal
     finally:
         OURS.setLevel(level)
         OURS.removeHandler(journal)
-        journal.close()
+        with suppress(OSError):  # a full disk, of which more was said
+            journal.close()
+
+
+@final
+class Journal(logging.FileHandler):
+    """run.log; a disk that is full costs lines of it, and no more."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Go on without this line."""
+
+
+def _note(directory: RunDirectory, **facts: str) -> None:
+    """Note how the run ended, but let that stand behind why it did."""
+    try:
+        directory.note(**facts)
+    except RunError as error:
+        log.warning("%s", error)
+
+
+def _way_on(directory: RunDirectory) -> str:
+    if directory.checkpoint.exists():
+        return "the training is kept; the same command tests it"
+    if directory.resume_checkpoint.exists():
+        return "a state of its training is kept; the same command goes on from it"
+    return "the same command starts it anew"
 
 
 def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Sequence[Cell]) -> None:

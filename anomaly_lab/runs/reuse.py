@@ -2,13 +2,35 @@
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.runs.checkpoints import read_checkpoint
 from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.runs.lock import in_turn
 from anomaly_lab.runs.reading import one_line
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def trained_once(directory: RunDirectory, training_hash: str) -> Iterator[None]:
+    """Take the weights of this training if they are anywhere beside the directory, else let the body train.
+
+    While another process does a run with the same training, it is waited for, and its weights are taken: they
+    count as trained once that run is done. Who waits holds its own directory alone, so that nobody waits for
+    it; who dies is waited for no more.
+    """
+    if not directory.checkpoint.exists():
+        take_weights(directory, training_hash)
+    if directory.checkpoint.exists():
+        yield
+        return
+    file = directory.path.parent / f".training-{training_hash[:16]}.lock"
+    with in_turn(file, lambda: log.info("%s: waits for a run that trains the same", directory.path)):
+        take_weights(directory, training_hash)
+        yield
 
 
 def take_weights(directory: RunDirectory, training_hash: str) -> None:

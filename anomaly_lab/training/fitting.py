@@ -12,7 +12,6 @@ from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.runs.checkpoints import load_weights, read_checkpoint, save_weights
 from anomaly_lab.runs.directory import RunDirectory
-from anomaly_lab.runs.reuse import take_weights
 from anomaly_lab.training.guard import Guard
 from anomaly_lab.training.progress import Progress
 from anomaly_lab.training.saving import Saving
@@ -38,17 +37,16 @@ def prepared(
 ) -> L.Trainer:
     """Return the trainer, with what keeps a training exact, shows it and saves it, and further callbacks."""
     directory, training_hash, seed = place
-    saving = Saving(directory, settings.save_minutes, training_hash)
-    callbacks = [Guard(seed), Progress(directory.path), saving, *watchers]
+    progress = Progress(directory.path)
+    saving = Saving(directory, settings.save_minutes, training_hash, progress)
+    callbacks = [Guard(seed), progress, saving, *watchers]
     settings.compile_networks(method)
     return settings.build(directory.path, method.plan.epochs, callbacks, dashboards)
 
 
 def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, place: Place) -> None:
-    """Train, or take the weights of a training that does not differ; the last weights are the weights."""
+    """Train, unless the weights are there; the last weights are the weights."""
     directory, training_hash, _ = place
-    if not directory.checkpoint.exists():
-        take_weights(directory, training_hash)
     if directory.checkpoint.exists():
         load_weights(method, directory.checkpoint, training_hash)
         return
@@ -57,15 +55,23 @@ def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, plac
     log.info(f"{learns} from the start" if resume is None else f"goes on from {resume}")
     if resume is not None:
         # Loader workers read ahead before Lightning tells the order its epoch.
-        data.order.set_epoch(_epochs_done(resume, training_hash))
+        epoch, batches = _progress(resume, training_hash)
+        data.order.set_epoch(epoch)
+        if batches:  # saved within it
+            data.order.leave_out(epoch, batches * data.batch_size)
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
     save_weights(method, directory, training_hash)
 
 
-def _epochs_done(resume: Path, training_hash: str) -> int:
+def _progress(resume: Path, training_hash: str) -> tuple[int, int]:
+    """Return how many epochs were done, and how many batches of the one that was not."""
     content = read_checkpoint(resume, training_hash)
     try:
-        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        loops = content["loops"]["fit_loop"]
+        epoch = loops["epoch_progress"]["current"]
+        batches = loops["epoch_loop.batch_progress"]["current"]["processed"]
+        within = epoch["started"] > epoch["processed"]
+        return int(epoch["processed"]), int(batches) if within else 0
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(
             f"{resume}: does not say how far the training was; remove it to train again"

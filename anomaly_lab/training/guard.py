@@ -1,4 +1,4 @@
-"""What keeps a training exact: the seed of each epoch, the last step, the layout of a resumed state."""
+"""What keeps a training exact: its random numbers, the last step, the layout of a resumed state."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -16,11 +16,26 @@ from anomaly_lab.methods.base import AnomalyMethod
 class Guard(L.Callback):
     """Seeds torch from (seed, epoch) at each epoch start, and stops after the last step.
 
-    It also lays out a resumed state.
+    It also lays out a resumed state, and has its random numbers go on where they were.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.random: dict[str, torch.Tensor] = {}  # of a resumed state
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep where the random numbers are, which a state within an epoch goes on from."""
+        checkpoint["random"] = {
+            name: drawn.get_rng_state() for name, drawn in generators(pl_module.device).items()
+        }
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take where the random numbers were; states that were saved before this was kept have none."""
+        self.random = checkpoint.get("random", {})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lay out a resumed optimizer's state. ConfigError: there is nothing that could learn."""
@@ -33,6 +48,9 @@ class Guard(L.Callback):
             raise ConfigError(f"{name}.configure_optimizers gives no optimizer; {way_out}")
         if trainer.global_step:
             lay_out(trainer.optimizers)
+        for name, drawn in generators(pl_module.device).items() if self.random else ():
+            if name in self.random:  # else it was saved on another kind of device
+                drawn.set_rng_state(self.random[name].cpu())
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make whatever is random inside the networks a function of (seed, epoch)."""
@@ -46,6 +64,11 @@ class Guard(L.Callback):
         """Stop where the recipe says, also within an epoch."""
         assert isinstance(pl_module, AnomalyMethod)
         trainer.should_stop = pl_module.automatic_optimization and trainer.global_step >= pl_module.plan.steps
+
+
+def generators(device: torch.device) -> dict[str, Any]:
+    """Return, by type of device, what knows torch's random state there; that of the CPU is always there."""
+    return {"cpu": torch} | ({} if device.type == "cpu" else {device.type: getattr(torch, device.type)})
 
 
 def lay_out(optimizers: Sequence[Optimizer]) -> None:

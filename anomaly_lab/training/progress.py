@@ -1,9 +1,14 @@
 """What a training shows while it runs: a row a step in training.csv, and a line on the terminal."""
 
 import csv
+import errno
+import io
+import logging
+import os
 import re
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -14,6 +19,7 @@ from tqdm import tqdm
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 
+log = logging.getLogger(__name__)
 # Steps; to read a value from an accelerator is to wait for it, so its losses are read in blocks.
 READ_EVERY = 32
 ROW = re.compile(r"[0-9]{1,18}(,[-+.0-9a-z]*){5}")  # of training.csv
@@ -38,10 +44,8 @@ class Progress(L.Callback):
         rows = [line.split(",") for line in old if ROW.fullmatch(line)]
         begun = trainer.global_step
         kept = [row for row in rows if 0 < int(row[0]) <= begun]
-        self.rows = self.file.open("w", newline="", buffering=1)
-        self.writer = csv.writer(self.rows)
         header = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
-        self.writer.writerows([header, *kept])
+        self.rows = Rows(self.file, [header, *kept])
         every = 0.5 if sys.stderr.isatty() else 15.0
         self.bar = tqdm(
             total=pl_module.plan.steps, initial=begun, desc="training", unit="step", mininterval=every
@@ -51,7 +55,7 @@ class Progress(L.Callback):
         self.clock = self.ended = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What was saved between two epochs is no wait for data."""
+        """What was done between two epochs is no wait for data."""
         self.ended = time.monotonic()
 
     def on_train_batch_start(
@@ -71,10 +75,10 @@ class Progress(L.Callback):
         epoch = trainer.current_epoch
         self.unread.append((step, epoch, loss, self.rate, len(batch.image), self.waited))
         if batch.image.device.type == "cpu" or len(self.unread) == READ_EVERY:
-            self._read()
+            self.read()
         self.ended = time.monotonic()
 
-    def _read(self) -> None:
+    def read(self) -> None:
         """Write and show what was not read yet; a block of steps shares its images/s."""
         if not self.unread:
             return
@@ -85,7 +89,7 @@ class Progress(L.Callback):
         before, self.clock = self.clock, time.monotonic()
         rate, waited = (sum(row[k] for row in self.unread) / max(self.clock - before, 1e-9) for k in (4, 5))
         for (step, epoch, _, learning_rate, _, wait), loss in zip(self.unread, values, strict=True):
-            self.writer.writerow((step, epoch, loss, learning_rate, f"{rate:.1f}", f"{wait:.4f}"))
+            self.rows.add((step, epoch, loss, learning_rate, f"{rate:.1f}", f"{wait:.4f}"))
             if loss in {"nan", "inf", "-inf"}:
                 way_out = "lower model.learning_rate or use trainer.precision=32-true"
                 raise RunError(f"the loss is {loss} at step {step}, epoch {epoch}; {way_out}")
@@ -96,7 +100,7 @@ class Progress(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the rest before the state is saved."""
-        self._read()
+        self.read()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close both."""
@@ -109,3 +113,43 @@ class Progress(L.Callback):
         """Close both, if the error came while they were open."""
         if "bar" in self.__dict__:
             self.on_train_end(trainer, pl_module)
+
+
+@final
+class Rows:
+    """A csv file that only grows; rows that a full disk does not take are written with later ones."""
+
+    def __init__(self, path: Path, rows: Iterable[Sequence[Any]]) -> None:
+        self.path = path
+        self.file = path.open("wb", buffering=0)
+        self.waiting = b""
+        self.length = 0  # bytes of whole rows in the file
+        self.full = False
+        self.add(*rows)
+
+    def add(self, *rows: Sequence[Any]) -> None:
+        """Write rows, and what waits; the first time that the disk is full it is said."""
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        self.waiting += text.getvalue().encode()
+        try:
+            if self.file.write(self.waiting) != len(self.waiting):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self.length += len(self.waiting)
+            self.waiting = b""
+        except OSError as error:
+            self.file.truncate(self.length)  # no half row
+            self.file.seek(self.length)
+            if not self.full:
+                log.warning(
+                    "%s: cannot be written (%s); training goes on without its rows until it can be",
+                    self.path,
+                    error.strerror,
+                )
+            self.full = True
+
+    def close(self) -> None:
+        """Close the file, with what waits if there is room now."""
+        if self.waiting:
+            self.add()
+        self.file.close()

@@ -29,7 +29,8 @@ class TrainerSettings:
         device: ``auto`` takes CUDA, else the CPU; MPS only when asked for.
         max_epochs, max_steps: training ends at the first of the two; -1 means no limit.
         step_limit: cuts training short whatever the recipe says; only ``trainer=debug`` sets it.
-        save_minutes: the state to resume from is saved at the end of an epoch, at most this often.
+        save_minutes: the state to resume from is saved at most this often, and more rarely where that would
+            take more than a twentieth of the time; 0 saves it after each step.
         tf32: whether a GPU may multiply float32 with 10 bits of mantissa, in mixed precision also where
             float32 is kept on purpose. torch's own default does so in convolutions.
         deterministic: ``strict`` makes an operation without a deterministic kernel an error, ``warn`` a

@@ -1,5 +1,6 @@
 """The data layer against what its addresses say: default_rng((purpose, seed, epoch, position))."""
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from anomaly_lab.data import decoding
 from anomaly_lab.data.augment.base import Augmentation
 from anomaly_lab.data.augment.rotation import Rotation
 from anomaly_lab.data.base import AnomalyDataModule
@@ -263,6 +265,24 @@ def test_beyond_the_memory_the_images_lie_in_a_file(tree):
         assert np.array_equal(a.images, b.images)
         assert np.array_equal(a.masks, b.masks)
     assert torch.equal(epochs(inside)[0][1].image, epochs(outside)[0][1].image)
+
+
+def test_a_full_disk_for_the_images_is_one_line(tree, tmp_path, monkeypatch):
+    """The file has its room before the first image is written: behind a map there is no error to catch."""
+    decoding.LAST.clear()
+    file = tmp_path / "images"
+    monkeypatch.setattr(decoding.tempfile, "TemporaryFile", lambda: file.open("w+b"))
+    images = ready(mvtec(tree, memory_gb=0.0)).test.images
+    assert file.stat().st_blocks * 512 >= images.nbytes > 0
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    decoding.LAST.clear()
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    said = r"no room for .* GB of decoded images \(No space left on device\); set TMPDIR to a folder"
+    with pytest.raises(DataError, match=said):
+        ready(mvtec(tree, memory_gb=0.0))
 
 
 # From the photograph to the network's image

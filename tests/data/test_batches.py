@@ -25,3 +25,13 @@ def test_replacement_draws_independently():
     assert rows.max() < 1000
     # 1000 independent draws meet 1000 (1 - 1/e) = 632 rows, with a standard deviation of 10.
     assert 592 < len(set(rows.tolist())) < 672
+
+
+def test_an_epoch_that_was_begun_goes_on_where_it_was():
+    whole, rest = (AddressedSampler(10, 7, "shuffle", ratio=0.5) for _ in range(2))
+    rest.leave_out(2, 4)
+    for epoch, first in ((2, 4), (3, 0)):
+        whole.set_epoch(epoch)
+        rest.set_epoch(epoch)
+        assert list(rest) == list(whole)[first:]
+    assert len(rest) == 15

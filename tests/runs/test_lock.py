@@ -2,43 +2,63 @@
 
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from anomaly_lab.errors import RunError
-from anomaly_lab.runs.lock import locked
+from anomaly_lab.errors import BusyError, RunError
+from anomaly_lab.runs import lock
+from anomaly_lab.runs.lock import Holder, in_turn, locked
 
 
 def hold(path: Path, held, done) -> None:
-    with locked(path) as got:
-        held.put(got)
+    with locked(path):
+        held.set()
         done.wait(30)
+
+
+def is_free(path: Path) -> bool:
+    try:
+        with locked(path):
+            return True
+    except BusyError:
+        return False
 
 
 def test_a_living_holder_makes_a_run_busy_and_a_dead_one_does_not(tmp_path):
     context = multiprocessing.get_context("fork")
-    held, done = context.Queue(), context.Event()
+    held, done = context.Event(), context.Event()
     process = context.Process(target=hold, args=(tmp_path, held, done))
     process.start()
-    assert held.get(timeout=30)
-    with locked(tmp_path) as got:
-        assert not got
+    assert held.wait(timeout=30)
+    with pytest.raises(BusyError, match=r"another process works on it; skipped, give the same command"):
+        is_free(tmp_path) or locked(tmp_path).__enter__()
     process.kill()
     process.join()
-    with locked(tmp_path) as got:
-        assert got
-    with locked(tmp_path) as got:
-        assert got
+    assert is_free(tmp_path)
+    assert is_free(tmp_path)
 
 
 def test_a_fresh_heartbeat_of_another_host_makes_a_run_busy(tmp_path):
     (tmp_path / ".lock").write_text("otherhost 4711")
-    with locked(tmp_path) as got:
-        assert not got
+    with pytest.raises(BusyError, match="otherhost works on it, or did 0 s ago; skipped"):
+        locked(tmp_path).__enter__()
     os.utime(tmp_path / ".lock", (1, 1))
-    with locked(tmp_path) as got:
-        assert got
+    assert is_free(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("host", "boot", "free"), [("other", "ours", True), ("ours", "other", True), ("other", "other", False)]
+)
+def test_a_killed_holder_leaves_it_free_where_flock_reaches(host, boot, free, tmp_path):
+    """A container that is started again has another host's name, a machine another boot."""
+    here = Holder.this()
+    if not here.boot:
+        pytest.skip("this kernel says nothing of its boot")
+    dead = Holder(here.host if host == "ours" else host, "4711", here.boot if boot == "ours" else boot)
+    (tmp_path / ".lock").write_text(" ".join(dead))
+    assert is_free(tmp_path) == free
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -82,5 +102,49 @@ def test_the_links_of_wandb_and_a_link_to_the_run_are_left_alone(tmp_path):
     (tmp_path / "run" / "wandb").mkdir(parents=True)
     (tmp_path / "run" / "wandb" / "latest-run").symlink_to("run-1")
     (tmp_path / "link").symlink_to("run")
-    with locked(tmp_path / "link") as got:
-        assert got
+    with locked(tmp_path / "link"):
+        assert (tmp_path / "run" / ".lock").read_text()
+
+
+def test_who_waits_gets_it_in_turn_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.01)
+    file, inside, most, said = tmp_path / "a.lock", list[int](), list[int](), list[str]()
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            with in_turn(file, lambda: said.append("waits")):
+                inside.append(number)
+                most.append(len(inside))
+                threading.Event().wait(0.02)
+                inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert most == [1] * 15
+    assert said
+    assert not file.exists()
+
+
+def hold_in_turn(file: Path, held) -> None:
+    with in_turn(file, lambda: None):
+        held.set()
+        threading.Event().wait(30)
+
+
+def test_who_dies_is_waited_for_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.01)
+    context = multiprocessing.get_context("fork")
+    held = context.Event()
+    process = context.Process(target=hold_in_turn, args=(tmp_path / "a.lock", held))
+    process.start()
+    assert held.wait(timeout=30)
+
+    def kill() -> None:
+        process.kill()
+        process.join()
+
+    with in_turn(tmp_path / "a.lock", kill):
+        assert not process.is_alive()

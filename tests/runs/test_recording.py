@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from anomaly_lab.errors import RunError
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.recording import recording
 from tests.runs.small_runs import control, manifest
@@ -88,11 +89,29 @@ def test_a_body_that_raises_leaves_failed_and_the_traceback_in_the_log(tmp_path,
     assert "Traceback" not in "".join(capsys.readouterr())
 
 
-def test_an_interrupt_leaves_running_to_be_gone_on_with(tmp_path):
+@pytest.mark.parametrize(
+    ("kept", "way_on"),
+    [("model.ckpt", "tests it"), ("resume.ckpt", "goes on from it"), (".resume.ckpt.part", "starts it anew")],
+)
+def test_an_interrupt_says_what_is_kept(kept, way_on, tmp_path):
+    (tmp_path / kept).touch()
     with pytest.raises(KeyboardInterrupt):
         recorded(RunDirectory(tmp_path), KeyboardInterrupt())
-    assert manifest(tmp_path)["status"] == "running"
+    assert manifest(tmp_path)["status"] == "interrupted"
+    assert (tmp_path / "run.log").read_text().endswith(f"{way_on}\n")
     assert logging.getLogger("anomaly_lab").handlers == []
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_a_full_disk_hides_no_reason(tmp_path, monkeypatch, capsys):
+    def full(self, **facts):
+        raise RunError("manifest.json: cannot be written")
+
+    monkeypatch.setattr(RunDirectory, "note", full)
+    monkeypatch.setattr(logging.FileHandler, "flush", lambda self: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(ValueError, match="tired"):
+        recorded(RunDirectory(tmp_path), ValueError("tired"))
+    assert "Logging error" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("trained", [False, True])

@@ -2,14 +2,16 @@
 
 import csv
 import logging
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from anomaly_lab.runs import reuse
+from anomaly_lab.runs import lock, reuse
 from anomaly_lab.runs.directory import RunDirectory
-from anomaly_lab.runs.reuse import take_weights
+from anomaly_lab.runs.reuse import take_weights, trained_once
 from tests.runs.small_runs import manifest, tiny_draem
 from tests.support.runs import on_tree, ran
 from tests.support.trees import mvtec_tree
@@ -134,3 +136,31 @@ def test_the_weights_outlast_the_run_that_they_came_from(tmp_path):
     take_weights(asking, "h")
     trained.checkpoint.unlink()
     assert origin(asking) == "a"
+
+
+def test_who_would_train_the_same_waits_and_takes_the_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.01)
+    first, second = RunDirectory(tmp_path / "a"), RunDirectory(tmp_path / "b")
+    for directory in (first, second):
+        directory.write_json("manifest.json", {"status": "running", "training_hash": "h"})
+    waits, took = threading.Event(), list[str]()
+    log = SimpleNamespace(info=lambda text, *_: waits.set() if "waits" in text else None)
+    monkeypatch.setattr(reuse, "log", log)
+
+    def other() -> None:
+        with trained_once(second, "h"):
+            took.append("takes" if second.checkpoint.exists() else "trains")
+
+    thread = threading.Thread(target=other)
+    with trained_once(first, "h"):
+        assert not first.checkpoint.exists()
+        thread.start()
+        assert waits.wait(30)
+        torch.save({"training_hash": "h", "state_dict": {}}, first.checkpoint)
+        assert took == []  # not tested yet
+        first.note(status="done")
+    thread.join(30)
+    assert took == ["takes"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+    with trained_once(first, "h"), trained_once(second, "h"):  # nothing to train, nothing to wait for
+        pass

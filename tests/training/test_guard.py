@@ -33,7 +33,8 @@ def test_a_state_saved_under_another_layout_goes_on_alike(saved, resumed):
     again.load_state_dict(network.state_dict())
     its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     trainer = SimpleNamespace(optimizers=[its_optimizer], global_step=3)
-    Guard(0).on_train_start(trainer, SimpleNamespace(automatic_optimization=True))
+    method = SimpleNamespace(automatic_optimization=True, device=torch.device("cpu"))
+    Guard(0).on_train_start(trainer, method)
     step(network, optimizer)
     step(again, its_optimizer)
     torch.testing.assert_close(again.weight, network.weight)
@@ -43,6 +44,7 @@ def test_a_state_saved_under_another_layout_goes_on_alike(saved, resumed):
 def test_a_method_that_would_learn_but_gives_no_optimizer_is_one_line(optimizers):
     class Forgetful:
         automatic_optimization = True
+        device = torch.device("cpu")
 
     trainer = SimpleNamespace(optimizers=optimizers, global_step=0)
     with pytest.raises(ConfigError) as caught:
@@ -75,3 +77,16 @@ def test_training_stops_after_its_last_step_also_within_an_epoch(steps, tmp_path
     _, path = ran(tmp_path, *small, *on_tree(tree), f"trainer.max_steps={steps}", "evaluation.overlays=0")
     rows = [row.split(",")[:2] for row in (path / "training.csv").read_text().splitlines()[1:]]
     assert rows == [[str(step), str((step - 1) // 2)] for step in range(1, steps + 1)]
+
+
+def test_the_random_numbers_of_a_resumed_state_go_on():
+    method = SimpleNamespace(device=torch.device("cpu"), automatic_optimization=False)
+    trainer = SimpleNamespace(optimizers=[], global_step=0)
+    torch.rand(3)
+    state = {}
+    Guard(0).on_save_checkpoint(trainer, method, state)
+    drawn = torch.rand(5)
+    resumed = Guard(0)
+    resumed.on_load_checkpoint(trainer, method, state)
+    resumed.on_train_start(trainer, method)
+    assert torch.equal(torch.rand(5), drawn)
