@@ -3,6 +3,8 @@
 Whatever else is raised is a fault of this project, and shows its traceback.
 """
 
+from typing import final
+
 
 class UserError(Exception):
     """Base of every error that the command line prints as one line, without a traceback, with exit code 1."""
@@ -24,5 +26,6 @@ class BusyError(RunError):
     """Another process works on this run; the same command may be given again later."""
 
 
+@final
 class Terminated(BaseException):
     """SIGTERM: ends the program as Ctrl-C does."""

@@ -64,16 +64,12 @@ def run(asked: Composition) -> Finished:
             manifest |= {"differs": checked.differs}
             if not cfg.resume:
                 directory.forget_training()
-            config = OmegaConf.to_yaml(cfg, resolve=True)
-            with (
-                recording(directory, config, asked.overrides, manifest),
-                one_line(),
-                trained_once(directory, identity.training_hash),
-            ):
+            with recording(directory, OmegaConf.to_yaml(cfg, resolve=True), asked.overrides, manifest):
                 fit_and_test(parts, method, directory, identity, checked.config)
     return finished(directory, before=False)
 
 
+@one_line()
 def fit_and_test(
     parts: Parts, method: Any, directory: RunDirectory, identity: Identity, config: dict[str, Any]
 ) -> None:
@@ -84,9 +80,10 @@ def fit_and_test(
     log.info("%s", "\n".join(filter(None, begun)))
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
-    with parts.logger.opened(directory.path, config) as dashboards:
+    place = Place(directory, identity.training_hash, identity.seed)
+    once = trained_once(directory, identity.training_hash)
+    with once, parts.logger.opened(directory.path, config) as dashboards:
         collector = Collector(data, parts.evaluation)
-        place = Place(directory, identity.training_hash, identity.seed)
         trainer = prepared(parts.trainer, method, place, [collector], dashboards)
         fit(trainer, method, data, place)
         predictor = Predictor.of(trainer, method)

@@ -18,7 +18,10 @@ WORKER = "Caught RuntimeError in DataLoader worker process 0.\nTraceback:\nRunti
     ("error", "line"),
     [
         (MemoryError(), r"^too little memory \(MemoryError\); give a smaller data\.batch_size"),
-        (RuntimeError(f"{CPU} to allocate 9 bytes.\nmore"), r"^too little memory \(can't allocate memory: you"),
+        (
+            RuntimeError(f"{CPU} to allocate 9 bytes.\nmore"),
+            r"^too little memory \(can't allocate memory: you",
+        ),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), r"^too little memory \(CUDA out of memory"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "^too little memory"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "^too little memory"),

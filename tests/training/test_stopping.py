@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training after its step, and nothing of it is lost; a second one ends it at once."""
+"""Ctrl-C and SIGTERM end a training after its step, and nothing is lost; a second one ends it at once."""
 
 import csv
 import signal
