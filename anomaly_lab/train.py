@@ -81,8 +81,7 @@ def fit_and_test(
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
     place = Place(directory, identity.training_hash, identity.seed)
-    once = trained_once(directory, identity.training_hash)
-    with once, parts.logger.opened(directory.path, config) as dashboards:
+    with trained_once(*place[:2]), parts.logger.opened(directory.path, config) as dashboards:
         collector = Collector(data, parts.evaluation)
         trainer = prepared(parts.trainer, method, place, [collector], dashboards)
         fit(trainer, method, data, place)
