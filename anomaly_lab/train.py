@@ -76,8 +76,7 @@ def fit_and_test(
     """Train, unless the weights are there; then test, evaluate, keep and draw."""
     data = parts.data
     log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
-    begun = (introduced(method, data.geometry().size), data.left_out.described, *data.notes)
-    log.info("%s", "\n".join(filter(None, begun)))
+    log.info("%s", introduced(method, data.geometry().size, (data.left_out.described, *data.notes)))
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
     place = Place(directory, identity.training_hash, identity.seed)

@@ -84,9 +84,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         if not self.category or "/" in self.category or self.category[0] == ".":
             name = Path(os.path.normpath(self.category)).name.lstrip(".") or "NAME"
             way_out = f"give data.category={name}, and the folder that holds it as data.root"
-            raise ConfigError(
-                f"data.category: {self.category!r} is not the plain name of a folder; {way_out}"
-            )
+            raise ConfigError(f"data.category: {self.category!r} is no plain name of a folder; {way_out}")
         sides = [self.image_size] * 2 if isinstance(self.image_size, int) else self.image_size
         if len(sides) != 2 or min(sides) < SMALLEST_SIDE:
             way_out = f"give one side or [height, width], at least {SMALLEST_SIDE}"

@@ -11,7 +11,7 @@ from torch import Tensor
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import restore_map
 from anomaly_lab.data.images import read_mask
-from anomaly_lab.evaluation.doubts import Sameness, Seen, greys
+from anomaly_lab.evaluation.doubts import Observed, Sameness, greys
 from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
 from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from anomaly_lab.evaluation.predictor import Predictor
@@ -33,7 +33,7 @@ class Scored(NamedTuple):
     pixels: Curves | None  # None where no pixel metric can be had
     maps: np.ndarray | None  # (N, H, W) float32, if they were asked for
     embedding: np.ndarray | None  # (N, D) float32, if asked for and the method embeds an image
-    seen: Seen = Seen()
+    seen: Observed = Observed()
 
     @property
     def labels(self) -> np.ndarray:
@@ -66,7 +66,7 @@ class Collector(L.Callback):
         embedding = torch.cat(self.embeddings).numpy() if self.embeddings else None
         test = self.data.test
         normal_rows = [row for row, record in enumerate(test.records) if not record.label]
-        seen = Seen(
+        seen = Observed(
             self.sameness.compute() if method.localises else None,
             greys(self.data.train.images),
             greys(test.images)[normal_rows],

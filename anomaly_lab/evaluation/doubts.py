@@ -1,7 +1,7 @@
 """What makes the numbers of a run doubtful, for a person to look at; nothing of a run depends on it."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 from scipy.stats import binomtest
@@ -11,7 +11,7 @@ SAME = 0.99  # share of the variance of all maps that their mean explains
 OFFSET = 5.0  # grey levels, of 255
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """What is known of a test beside its scores."""
 
     sameness: float | None = None  # share of the maps' variance that one map for all images explains
@@ -58,7 +58,7 @@ def of_threshold(held_out: int, target: float, normals: int, metrics: Mapping[st
         )
 
 
-def of_pictures(seen: Seen) -> Iterator[str]:
+def of_pictures(seen: Observed) -> Iterator[str]:
     """Yield what is doubtful of maps and images, and what the method itself says."""
     if seen.sameness is not None and seen.sameness > SAME:
         yield f"the anomaly map is nearly the same in every picture ({seen.sameness:.1%} of it)"
@@ -73,6 +73,7 @@ def of_pictures(seen: Seen) -> Iterator[str]:
     yield from seen.of_method
 
 
+@final
 class Sameness:
     """How much of all maps is one map, from sums alone: memory does not grow with their number."""
 
@@ -85,7 +86,8 @@ class Sameness:
         maps = maps.astype(np.float64)
         if not self.count:
             self.first = maps.mean()  # what is far from 0 would cancel
-            self.sums, self.squares = np.zeros(maps.shape[1:]), np.zeros(maps.shape[1:])
+            self.sums = np.zeros(maps.shape[1:])
+            self.squares = np.zeros(maps.shape[1:])
         maps -= self.first
         self.count += len(maps)
         self.sums += maps.sum(axis=0)

@@ -1,6 +1,7 @@
 """Before a training: whether method, data and evaluation go together, and what the method is told."""
 
 import math
+from collections.abc import Iterable
 
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError
@@ -34,8 +35,11 @@ def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
     )
 
 
-def introduced(method: AnomalyMethod, size: tuple[int, int]) -> str:
-    """Return a line on what is to be trained: its size, how much of it learns, on what, for how long."""
+def introduced(method: AnomalyMethod, size: tuple[int, int], notes: Iterable[str] = ()) -> str:
+    """Return a line on what is to be trained: its size, how much of it learns, on what, for how long.
+
+    What else is to be said before a training, the notes, follows in lines of its own.
+    """
     parameters = list(method.parameters())
     total = sum(parameter.numel() for parameter in parameters)
     learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -44,7 +48,8 @@ def introduced(method: AnomalyMethod, size: tuple[int, int]) -> str:
     plan = method.plan
     length = f"{plan.steps} steps" if method.automatic_optimization else f"a fit over {plan.steps} batches"
     name = type(method).__name__
-    return (
+    line = (
         f"{name}: {total / 1e6:.2f} M parameters ({megabytes:.1f} MB), {share}; "
         f"images of {size[0]} x {size[1]}; {length} in {plan.epochs} epoch{'s' if plan.epochs > 1 else ''}"
     )
+    return "\n".join([line, *filter(None, notes)])

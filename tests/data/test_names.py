@@ -111,7 +111,7 @@ def test_the_longest_names_get_their_pictures(tmp_path):
 def test_a_category_is_the_plain_name_of_a_folder(made, category, advised):
     with pytest.raises(ConfigError) as caught:
         made(Path("x"), category=category)
-    line = f"data.category: {category!r} is not the plain name of a folder; give data.category={advised}, "
+    line = f"data.category: {category!r} is no plain name of a folder; give data.category={advised}, "
     assert str(caught.value) == f"{line}and the folder that holds it as data.root"
 
 

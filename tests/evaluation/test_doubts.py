@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from anomaly_lab.evaluation.doubts import Sameness, Seen, greys, of_pictures, of_scores, of_threshold
+from anomaly_lab.evaluation.doubts import Observed, Sameness, greys, of_pictures, of_scores, of_threshold
 
 LABELS = np.array([False] * 20 + [True] * 30)
 
@@ -63,16 +63,16 @@ def test_another_light_is_seen(offset, said):
     rng = np.random.default_rng(0)
     training = rng.normal(100, 4, 50)
     training += 100 - training.mean()
-    seen = Seen(training_grey=training, normal_grey=np.full(9, 100.0 + offset))
+    seen = Observed(training_grey=training, normal_grey=np.full(9, 100.0 + offset))
     assert [said in line for line in of_pictures(seen)] == ([True] if said else [])
-    wide = Seen(training_grey=rng.normal(100, 40, 50), normal_grey=np.full(9, 100.0 + offset))
+    wide = Observed(training_grey=rng.normal(100, 40, 50), normal_grey=np.full(9, 100.0 + offset))
     assert not list(of_pictures(wide))
 
 
 def test_greys_are_the_means_of_images_and_what_a_method_says_is_passed_on():
     images = np.stack([np.full((8, 12, 3), value, np.uint8) for value in (0, 7, 255)])
     assert greys(images).tolist() == [0, 7, 255]
-    assert list(of_pictures(Seen(of_method=("a", "b")))) == ["a", "b"]
+    assert list(of_pictures(Observed(of_method=("a", "b")))) == ["a", "b"]
 
 
 @pytest.mark.parametrize("level", [0, 1e4])
@@ -86,7 +86,7 @@ def test_sameness_is_the_share_of_variance_that_the_mean_map_has(share, level):
         state.update(part.astype(np.float64))
     wanted = maps.mean(axis=0).var() / maps.var()
     assert state.compute() == pytest.approx(wanted, rel=1e-6)
-    assert len(list(of_pictures(Seen(sameness=state.compute())))) == (wanted > 0.99)
+    assert len(list(of_pictures(Observed(sameness=state.compute())))) == (wanted > 0.99)
 
 
 def test_sameness_of_one_map_is_unknown_and_of_a_constant_it_is_all():
