@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomaly_lab.data import decoding
+from anomaly_lab.data import decoding, images
 from anomaly_lab.data.decoding import decode
 from anomaly_lab.data.geometry import Geometry
 from anomaly_lab.data.images import memory_needed
@@ -29,7 +29,7 @@ class Reading:
         self.now: set[int] = set()
         self.most: list[set[int]] = []
 
-    def __call__(self, path: Path) -> np.ndarray:
+    def __call__(self, path: Path, how: images.Reading) -> tuple[np.ndarray, bool]:
         row = int(path.stem)
         with self.lock:
             self.now.add(row)
@@ -37,7 +37,7 @@ class Reading:
         self.barrier.wait()
         with self.lock:
             self.now.remove(row)
-        return np.full((8, 8, 3), row, np.uint8)
+        return np.full((8, 8, 3), row, np.uint8), False
 
     def bytes_at_once(self) -> int:
         return max(sum(self.sizes[row] for row in rows) for rows in self.most)
@@ -59,10 +59,10 @@ def test_what_is_read_at_once_fits_the_memory(monkeypatch, sizes, mebibytes, tog
     for name in ("cpu_count", "process_cpu_count"):
         monkeypatch.setattr(os, name, lambda: 28, raising=False)
     monkeypatch.setattr(decoding, "memory_needed", lambda path: sizes[int(path.stem)] * MIB)
-    monkeypatch.setattr(decoding, "read_image", reading)
+    monkeypatch.setattr(decoding, "read_clipped", reading)
     files = [Path(f"{row}.png") for row in range(len(sizes))]
     records = [ImageRecord(file, None, label=False, defect="good") for file in files]
-    split = decode(records, GEOMETRY, mebibytes / 1024)
+    split = decode(records, GEOMETRY, images.ALONE, mebibytes / 1024)
     assert reading.bytes_at_once() <= max(mebibytes, *sizes)
     assert split.images[:, 0, 0, 0].tolist() == list(range(len(sizes)))
 

@@ -8,6 +8,7 @@ import pytest
 
 from anomaly_lab.data import part_box
 from anomaly_lab.data.geometry import Geometry
+from anomaly_lab.data.images import ALONE
 from anomaly_lab.data.part_box import find_part
 from anomaly_lab.errors import DataError
 
@@ -66,7 +67,7 @@ def test_photographs_are_not_all_held_at_once(monkeypatch, register):
     held, drawn = [], list(chips((60, 70, 80, 90), count=8))
     wanted = find_part(drawn, 8)
 
-    def read(file):
+    def read(file, reading):
         image = drawn[int(file.stem)].copy()
         held.append(weakref.ref(image))
         assert sum(one() is not None for one in held) <= 4
@@ -74,5 +75,5 @@ def test_photographs_are_not_all_held_at_once(monkeypatch, register):
 
     monkeypatch.setattr(part_box, "read_image", read)
     monkeypatch.setattr(part_box, "onto", lambda reference, image, mask, file: (image, mask, True))
-    assert part_box.part_box([Path(f"{row}.png") for row in range(8)], register=register) == wanted
+    assert part_box.part_box([Path(f"{row}.png") for row in range(8)], ALONE, register=register) == wanted
     assert len(held) >= 8

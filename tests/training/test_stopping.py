@@ -103,7 +103,7 @@ def test_what_an_epoch_gathers_outside_of_the_weights_is_not_cut(tree, tmp_path,
 
 
 def test_a_fit_in_one_pass_ends_at_once(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(Padim, "collect", lambda self, image: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Padim, "update", lambda self, image: signal.raise_signal(signal.SIGINT))
     small = ["model=padim_small", "data.image_size=64", "model.backbone.weights=random"]
     path = stopped(tmp_path, signal.SIGINT, *small, *on_tree(tree))
     assert not (path / "resume.ckpt").exists()

@@ -339,12 +339,12 @@ def test_what_is_not_allowed_is_refused_before_any_image_is_read(root):
 def test_no_more_is_read_at_once_than_fits_the_memory(sound, monkeypatch):
     now, most = [], []
 
-    def look(role, record, geometry):
+    def look(role, record, *how):
         now.append(record)
         most.append(len(now))
         time.sleep(0.001)
         now.remove(record)
-        return rules.look(role, record, geometry)
+        return rules.look(role, record, *how)
 
     monkeypatch.setattr(check, "look", look)
     examine(mvtec(sound, memory_gb=0.0))
