@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from anomaly_lab.data.images import named
+from anomaly_lab.data.images import masks_of, named
 
 CLOCK_STEP = 2_000_000_000  # nanoseconds; no file system's times are coarser
 
@@ -31,7 +31,7 @@ def content_hash(path: Path) -> str:
     Raises:
         DataError: it cannot be read.
     """
-    if path.is_dir() and (files := sorted(path.glob("[!.]*"))):
+    if path.is_dir() and (files := masks_of(path)):
         return hashlib.blake2b("".join(map(content_hash, files)).encode(), digest_size=16).hexdigest()
     with named(path):
         found = path.stat()

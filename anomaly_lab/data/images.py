@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from anomaly_lab.data.left_out import SUFFIXES, is_no_file
 from anomaly_lab.data.rare_images import is_wide, rare_values, refuse_odd, to_uint8
 from anomaly_lab.errors import DataError
 
@@ -102,7 +103,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
         DataError: the mask has another size, has values that are no numbers, or cannot be read.
     """
-    if files := sorted(path.glob("[!.]*")):
+    if files := masks_of(path):
         return sum((read_mask(file, size) for file in files), np.zeros(size, bool))  # of bools + is or
     with named(path):
         values = _decode(path, max(ALONE.max_megapixels, size[0] * size[1] / 1e6))
@@ -113,6 +114,12 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         lossy = _is_lossy(path)
     values = values if values.ndim == 2 else values.max(axis=2)
     return _anomalous(values, lossy=lossy)
+
+
+def masks_of(path: Path) -> list[Path]:
+    """Return the masks of one image in their folder, by name; none of a path that is no such folder."""
+    found = (p for p in path.glob("[!.]*") if p.suffix.lower() in SUFFIXES and not is_no_file(p))
+    return sorted(found)
 
 
 def _anomalous(values: np.ndarray, *, lossy: bool) -> np.ndarray:

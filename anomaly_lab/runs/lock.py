@@ -116,6 +116,8 @@ def _check_plain(folder: Path) -> None:
     for parent, folders, files in os.walk(folder):
         for entry in (Path(parent, name) for name in (*folders, *files)):
             mode = entry.lstat().st_mode
+            if entry == folder / ".lock" and stat.S_ISDIR(mode):
+                raise RunError(f"{entry}: is a folder, where a run keeps a file; remove it")
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise RunError(
                     f"{entry}: is a link, pipe or device, through which a run writes nothing; remove it"

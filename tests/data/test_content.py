@@ -79,7 +79,8 @@ def test_another_file_under_a_known_name_is_hashed(tmp_path, monkeypatch):
 
 
 def test_a_broken_mask_in_a_folder_is_named_once(tmp_path):
-    (tmp_path / "masks/a.png").mkdir(parents=True)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/a.png").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError) as error:
         content_hash(tmp_path / "masks")
     assert str(error.value).count("replace the file") == 1

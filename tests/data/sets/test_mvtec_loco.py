@@ -1,5 +1,6 @@
 """MVTec LOCO: the folder of an image's masks is its mask."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,16 @@ def test_the_masks_of_an_image_are_joined(tmp_path):
         assert np.array_equal(whole, union(record.mask))
         assert np.array_equal(small, union(record.mask)[np.ix_(rows, columns)])
         assert all(whole.sum() > read_mask(mask, SIZE).sum() for mask in masks[1:])
+
+
+def test_what_is_no_mask_among_them_is_passed_over(tmp_path):
+    data = ready(loco(loco_tree(tmp_path)))
+    record = data.test.records[3]
+    wanted, known = read_mask(record.mask, SIZE), content_hash(record.mask)
+    (record.mask / "Thumbs.db").write_bytes(b"no image")
+    os.mkfifo(record.mask / "pipe.png")  # to open it would be to wait for ever
+    assert np.array_equal(read_mask(record.mask, SIZE), wanted)
+    assert content_hash(record.mask) == known
 
 
 @pytest.mark.parametrize("resolution", ["network", "original"])
