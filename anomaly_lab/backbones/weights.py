@@ -47,7 +47,9 @@ def pretrained(name: str, weights: str, making: dict[str, Any]) -> Any:
     try:
         overlay = {}
         if weights != "imagenet":
-            overlay = {"state_dict": bundled() if weights == "bundled" else load_state_dict(weights)}
+            # Said here, as older releases of timm would run what a stranger's file holds.
+            found = bundled() if weights == "bundled" else load_state_dict(weights, weights_only=True)
+            overlay = {"state_dict": found}
         return _sound(_created(name, overlay, making))
     except Exception as error:  # the hub, the file and the shapes each raise their own
         lines = str(error).strip().replace("\t", "").split("\n")

@@ -76,6 +76,23 @@ def test_one_value_that_is_not_finite_is_named(tmp_path):
         extractor("resnet18", str(tmp_path / "spoilt.pth"), ("layer1",))
 
 
+class Running:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return Path.mkdir, (self.folder,)
+
+
+def test_a_file_of_weights_runs_nothing(tmp_path):
+    torch.save({"state_dict": Running(tmp_path / "ran")}, tmp_path / "weights.pth")
+    with pytest.raises(ConfigError, match=r"weights\.pth"):
+        extractor("resnet18", str(tmp_path / "weights.pth"), ("layer1",))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_download_that_fails_says_what_to_fetch_and_that_bundled_exists(monkeypatch):
     def closed(*_, **__):
         raise OSError("no route to the hub")
