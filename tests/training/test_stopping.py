@@ -20,6 +20,14 @@ STEPS = 8  # of epochs of three steps
 SIGNALS = {signal.SIGINT: (KeyboardInterrupt, SystemExit), signal.SIGTERM: (Terminated,)}
 
 
+@pytest.fixture(autouse=True)
+def _listening():
+    """Hear Ctrl-C, also where a shell started the tests in the background, which lets them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
     return mvtec_tree(tmp_path_factory.mktemp("tree"), train=5, size=(64, 64))
