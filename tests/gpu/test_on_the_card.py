@@ -165,15 +165,18 @@ def test_float32_is_exact_unless_tf32_is_asked_for(tf32, tree, tmp_path, device)
     assert (error > 1e-5) is tf32
 
 
-def test_a_step_of_each_trained_recipe_waits_for_nothing(device):
+@pytest.mark.parametrize("model", ["draem_small", "prff_small", "mlff_small", "vt_adl_small"])
+def test_a_training_step_waits_for_nothing(model, device):
     """A wait would be an error here: every value stays on the device until the loss is read."""
     if device == "cpu":
         pytest.skip("a CPU has no waits")
-    for model in ("draem_small", "prff_small", "mlff_small", "vt_adl_small"):
-        step = step_of([f"model={model}", "data=demo"], drawn(2, 128, torch.device(device)))
-        step()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    batch = drawn(2, 128, torch.device(device))
+    step = step_of([f"model={model}", "data=demo"], batch)
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert step() is None
+        with pytest.raises(RuntimeError, match="synchronizing"):  # so a wait would have been seen
+            batch.image.mean().item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
