@@ -18,6 +18,7 @@ import anomaly_lab
 from anomaly_lab.data.images import read_image
 from anomaly_lab.errors import ConfigError, RunError
 from tests.runs.small_runs import control, edit, manifest, tiny_draem
+from tests.support.commands import ended
 from tests.support.runs import CHECKOUT
 from tests.support.trees import mvtec_tree
 
@@ -106,9 +107,9 @@ def test_a_finished_run_is_not_done_again(tree, tmp_path):
 
 def test_the_command_line_finds_the_run_that_python_made(tree, tmp_path):
     done = finished(tree, tmp_path, *control(tree))
-    command = [sys.executable, "-m", "anomaly_lab", f"runs={tmp_path}/runs", *control(tree)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=CHECKOUT).stdout
-    assert said.startswith(f"{done.path}: finished before")
+    said = tmp_path / "said.txt"
+    assert ended("anomaly_lab", f"runs={tmp_path}/runs", *control(tree), said=said) == 0
+    assert said.read_text().startswith(f"{done.path}: finished before")
 
 
 @pytest.mark.parametrize(

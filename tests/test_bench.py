@@ -1,13 +1,11 @@
 """The benchmarks still run: each one, on inputs so small that its numbers say nothing, prints its table."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests.bench.__main__ import FILES
-from tests.support.runs import CHECKOUT
+from tests.support.commands import ended
 
 NUMBER = r" *\d+(\.\d+)?"
 LEVELS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
@@ -52,12 +50,11 @@ TABLES = {
 
 
 @pytest.fixture(scope="module")
-def printed() -> dict[str, list[str]]:
+def printed(tmp_path_factory) -> dict[str, list[str]]:
     """The lines of each benchmark, by its name."""
-    command = [sys.executable, "-m", "tests.bench", "--tiny"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    sections = re.split(r"^== bench_(\w+)$", done.stdout, flags=re.M)
+    said = tmp_path_factory.mktemp("bench") / "said.txt"
+    assert ended("tests.bench", "--tiny", said=said) == 0, said.read_text()
+    sections = re.split(r"^== bench_(\w+)$", said.read_text(), flags=re.M)
     return dict(zip(sections[1::2], (text.splitlines() for text in sections[2::2]), strict=True))
 
 

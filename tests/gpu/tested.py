@@ -1,8 +1,6 @@
 """The tests marked ``gpu``, in processes of their own."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from tests.support.runs import CHECKOUT
+from tests.support.commands import ended
 
 PROCESSES = 12  # that share a device
 
@@ -20,12 +18,11 @@ def run_tests(device: torch.device, *, tiny: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "junit.xml"
         which = ["-k", "nearest and weights"] if tiny else ["-n", str(min(PROCESSES, os.cpu_count() or 1))]
-        command = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--device", device.type, *which]
-        command += ["-W", "default", "--durations=10"]  # a version that warns of another is no failure here
-        done = subprocess.run(
-            [*command, f"--junitxml={file}"], cwd=CHECKOUT, check=False, capture_output=True, text=True
-        )
-        print(done.stdout[-6000:], done.stderr[-2000:], sep="\n", flush=True)
+        words = ["tests/gpu", "-m", "gpu", "--device", device.type, *which, f"--junitxml={file}"]
+        said = Path(folder) / "said.txt"
+        # A version that warns of another is no failure here.
+        ended("pytest", *words, "-W", "default", "--durations=10", said=said)
+        print(said.read_text()[-8000:], flush=True)
         if not file.exists():
             return {"passed": 0, "failed": ["pytest itself failed"], "skipped": 0, "seconds": 0.0}
         suite = next(ElementTree.parse(file).getroot().iter("testsuite"))

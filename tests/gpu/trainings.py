@@ -3,10 +3,6 @@
 import argparse
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from statistics import mean
@@ -16,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from tests.gpu.report import Report
-from tests.support.runs import CHECKOUT
+from tests.support.commands import begun, ended, kill
 
 BROKEN_OFF = ("draem", "prff")
 FURTHER = {"mlff": ["model.backbone.weights=random", "trainer.max_epochs=-1"]}
@@ -39,11 +35,10 @@ def train_all(report: Report, device: torch.device, folder: Path, given: argpars
         broken = given.tiny or model in BROKEN_OFF
         wanted = 60 * given.minutes if broken else SHORT
         steps = 24 if given.tiny else max(40, int(wanted / rates.get(model, 1.0)))
-        command = [sys.executable, "-m", "anomaly_lab", *overrides(model, steps, device, folder, given)]
+        words = overrides(model, steps, device, folder, given)
         began = time.monotonic()
-        killed_at = kill_half_way(command, folder / model, steps) if broken else None
-        with (folder / f"{model}.log").open("w") as log:
-            code = subprocess.run(command, cwd=CHECKOUT, check=False, stdout=log, stderr=log).returncode
+        killed_at = kill_half_way(words, folder / model, steps) if broken else None
+        code = ended("anomaly_lab", *words, said=folder / f"{model}.log")
         row = {"model": model, "steps": steps, "killed_at": killed_at, "exit_code": code}
         row["seconds"] = time.monotonic() - began
         if code:
@@ -78,17 +73,15 @@ def overrides(
     ]
 
 
-def kill_half_way(command: list[str], runs: Path, steps: int) -> int | None:
+def kill_half_way(words: list[str], runs: Path, steps: int) -> int | None:
     """Kill the training once it saved its state and did half of its steps; return the step it had come to."""
-    with runs.with_suffix(".first.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log, start_new_session=True)
-        while process.poll() is None:
-            done = rows(runs)
-            if len(done) >= steps // 2 and list(runs.glob("*/*/*/*/resume.ckpt")):
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                return int(done[-1]["step"])
-            time.sleep(0.05)
+    process = begun("anomaly_lab", *words, said=runs.with_suffix(".first.log"))
+    while process.is_alive():
+        done = rows(runs)
+        if len(done) >= steps // 2 and list(runs.glob("*/*/*/*/resume.ckpt")):
+            kill(process)
+            return int(done[-1]["step"])
+        time.sleep(0.05)
     return None
 
 

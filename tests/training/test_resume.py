@@ -2,16 +2,13 @@
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.commands import begun, kill
 from tests.support.runs import on_tree, ran
 from tests.support.trees import mvtec_tree
 
@@ -53,17 +50,14 @@ def undisturbed(tree, tmp_path_factory) -> tuple[dict[str, float], Path]:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kill_9_in_mid_epoch_then_resume_gives_equal_bits(workers, tree, tmp_path, undisturbed):
     metrics, whole = undisturbed
-    command = [sys.executable, "-m", "anomaly_lab", *training(tree, workers), f"runs={tmp_path}/runs"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    words = [*training(tree, workers), f"runs={tmp_path}/runs"]
+    process = begun("anomaly_lab", *words, said=tmp_path / "said.txt")
     deadline = time.monotonic() + 100
     while (step := last_step(tmp_path)) < 7 or step % 3 == 0:
-        assert process.poll() is None, "ended before it could be killed"
+        assert process.is_alive(), (tmp_path / "said.txt").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process)
     manifest = next(tmp_path.glob("runs/*/*/*/*/manifest.json"))
     assert json.loads(manifest.read_text())["status"] == "running"
     saved = torch.load(manifest.parent / "resume.ckpt", weights_only=True)["global_step"]
