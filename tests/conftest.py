@@ -9,8 +9,14 @@ import shutil
 import sys
 import tempfile
 import warnings
+from types import SimpleNamespace
 
+import omegaconf._utils
 import pytest
+import yaml
+
+# The same language by libyaml: a third of the time of a thousand composed configs goes into reading yaml.
+omegaconf._utils.yaml = SimpleNamespace(**{**vars(yaml), "SafeLoader": yaml.CSafeLoader})
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["ANOMALY_LAB_CACHE"] = tempfile.mkdtemp(prefix="anomaly-lab-tests-")

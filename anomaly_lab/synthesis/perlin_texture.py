@@ -70,7 +70,7 @@ class PerlinTexture(Synthesizer):
         height, width = normals[0].shape[:2]
         self.textures: TextureFolder | np.ndarray
         if self.folder is None:
-            self.textures = make_textures(self.num_procedural, (height, width), np.random.default_rng(0))
+            self.textures = make_textures(self.num_procedural, (height, width), seed=0)
         else:
             self.textures = self.folder.load((height, width))
 

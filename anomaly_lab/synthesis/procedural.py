@@ -6,6 +6,7 @@ another detail.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -16,11 +17,13 @@ Pattern = tuple[np.ndarray, np.ndarray]
 Family = Callable[[tuple[int, int], np.random.Generator], Pattern]
 
 
-def make_textures(count: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Return (count, H, W, 3) uint8 RGB.
+@lru_cache(maxsize=1)
+def make_textures(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    """Return (count, H, W, 3) uint8 RGB, read-only: the jobs of a sweep, who all want the same, share them.
 
     The families take turns, and a third of the textures mixes in a second one.
     """
+    rng = np.random.default_rng(seed)
     textures = np.empty((count, *size, 3), np.uint8)
     for index in range(count):
         texture = _coloured(FAMILIES[index % len(FAMILIES)], size, rng)
@@ -30,6 +33,7 @@ def make_textures(count: int, size: tuple[int, int], rng: np.random.Generator) -
             texture += share * (_coloured(second, size, rng) - texture)
         texture += rng.normal(0, rng.uniform(0, 0.05), (*size, 1))
         textures[index] = np.rint(255 * np.clip(texture, 0, 1))
+    textures.setflags(write=False)
     return textures
 
 

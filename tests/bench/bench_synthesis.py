@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     given = [word for word in arguments if word != "--tiny"]
     with tempfile.TemporaryDirectory() as temporary:
         if not given:
-            textures = make_textures(size.textures, size.image, np.random.default_rng(0))
+            textures = make_textures(size.textures, size.image, 0)
             for number, texture in enumerate(textures):
                 cv2.imwrite(f"{temporary}/{number:03}.png", texture[..., ::-1])
         compare(size, given[0] if given else temporary)
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def compare(size: Size, folder: str) -> None:
     """Measure in turn, with one thread and with two."""
-    images = make_textures(64, size.image, np.random.default_rng(1))
+    images = make_textures(64, size.image, 1)
     ours = our_turn(images, folder)
     turns = (
         {"anomaly_lab": ours}
