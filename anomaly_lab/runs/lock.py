@@ -82,6 +82,14 @@ def in_turn(file: Path, say: Callable[[], None]) -> Iterator[None]:
         time.sleep(PATIENCE)
 
 
+def forget_dead(file: Path) -> None:
+    """Remove a file of `in_turn` whose holder was killed; one that a living process holds stays."""
+    if file.is_file():
+        with _held(file) as other:
+            if other is None:
+                file.unlink(missing_ok=True)
+
+
 @contextmanager
 def _held(path: Path) -> Iterator[str | None]:
     """Hold a file while the body runs; gives who has it, and holds nothing, if a living process does.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from anomaly_lab.errors import RunError
 from anomaly_lab.runs.checkpoints import read_checkpoint
 from anomaly_lab.runs.directory import RunDirectory
-from anomaly_lab.runs.lock import in_turn
+from anomaly_lab.runs.lock import forget_dead, in_turn
 from anomaly_lab.runs.reading import one_line
 
 log = logging.getLogger(__name__)
@@ -22,12 +22,13 @@ def trained_once(directory: RunDirectory, training_hash: str) -> Iterator[None]:
     count as trained once that run is done. Who waits holds its own directory alone, so that nobody waits for
     it; who dies is waited for no more.
     """
+    file = directory.path.parent / f".training-{training_hash[:16]}.lock"
     if not directory.checkpoint.exists():
         take_weights(directory, training_hash)
     if directory.checkpoint.exists():
+        forget_dead(file)  # of a run that was killed once its weights were kept
         yield
         return
-    file = directory.path.parent / f".training-{training_hash[:16]}.lock"
     with in_turn(file, lambda: log.info("%s: waits for a run that trains the same", directory.path)):
         take_weights(directory, training_hash)
         yield

@@ -11,6 +11,7 @@ import torch
 
 from anomaly_lab.runs import lock, reuse
 from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.runs.lock import Holder, in_turn
 from anomaly_lab.runs.reuse import take_weights, trained_once
 from tests.runs.small_runs import manifest, tiny_draem
 from tests.support.runs import on_tree, ran
@@ -164,3 +165,15 @@ def test_who_would_train_the_same_waits_and_takes_the_weights(tmp_path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
     with trained_once(first, "h"), trained_once(second, "h"):  # nothing to train, nothing to wait for
         pass
+
+
+def test_a_run_killed_once_its_weights_were_kept_leaves_no_lock_behind(tmp_path):
+    directory = RunDirectory(tmp_path / "a")
+    directory.write_json("manifest.json", {"status": "running", "training_hash": "h"})
+    torch.save({"training_hash": "h", "state_dict": {}}, directory.checkpoint)
+    left = tmp_path / ".training-h.lock"
+    left.write_text(f"{Holder.this().host} 999999999")
+    with trained_once(directory, "h"):
+        assert not left.exists()
+    with in_turn(left, lambda: None), trained_once(directory, "h"):  # a living process stands in its turn
+        assert left.exists()
