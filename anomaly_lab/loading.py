@@ -1,6 +1,7 @@
 """A finished run, used from Python."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -12,16 +13,17 @@ from omegaconf import OmegaConf
 
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.kept import read_kept
+from anomaly_lab.config.messages import mendable
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import resize_image
 from anomaly_lab.data.images import Reading, read_image
 from anomaly_lab.data.registration import onto
-from anomaly_lab.errors import ConfigError, RunError
+from anomaly_lab.errors import ConfigError, RunError, UserError
 from anomaly_lab.evaluation.predictor import Predictor
-from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.runs.checkpoints import load_weights
+from anomaly_lab.runs.checkpoints import built_for
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.reading import one_line
+from anomaly_lab.runs.shortage import shortage
 from anomaly_lab.types import Prediction
 
 
@@ -34,7 +36,8 @@ class LoadedRun:
     """
 
     def __init__(self, path: str | Path, allow: Sequence[str]) -> None:
-        directory = RunDirectory(Path(path))
+        self.path = Path(path)
+        directory = RunDirectory(self.path)
         if not directory.path.is_dir():
             raise RunError(f"{path}: no such folder, seen from {Path.cwd()}; give that of a finished run")
         manifest = directory.manifest()
@@ -46,7 +49,10 @@ class LoadedRun:
         except RunError:
             raise
         except Exception as error:  # a damaged folder, or a stranger's, raises almost anything
-            reason = (str(error).strip().splitlines() or [""])[-1]
+            cause = mendable(error)
+            if isinstance(cause, RunError):
+                raise cause from error
+            reason = one_line(cause or error)
             made = f"it was made at commit {one_line(manifest.get('git_commit')):.8}"
             misfit = isinstance(error, ConfigError | InstantiationException)
             what = "its config does not fit this version of anomaly_lab" if misfit else "cannot be loaded"
@@ -63,14 +69,15 @@ class LoadedRun:
             elif leaf.path.endswith("cache.gigabytes"):
                 OmegaConf.update(cfg, leaf.path, 0)
         data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
-        self.method: AnomalyMethod = instantiate(cfg.model, _convert_="all")
         data.crop_box = manifest["crop_box"]
         if data.crop_box is None and data.crop is not None:  # looking for it would list, even draw, the data
             raise ConfigError(f"manifest.json has no crop_box for data.crop={data.crop}")
         self.geometry = data.geometry()
         self.reading = Reading(manifest["white"], data.max_megapixels)
         self.reference = _reference(directory.path / "reference.npz") if data.register else None
-        load_weights(self.method, directory.checkpoint, manifest["training_hash"])
+        build = partial(instantiate, cfg.model, _convert_="all")
+        self.method = built_for(build, directory.checkpoint, manifest["training_hash"])
+        self.method.check_size(*self.geometry.size)
         self.method.eval()
         self.bf16 = cfg.trainer.precision == "bf16-mixed"
         self.threshold: float | None = directory.metrics().get("threshold")
@@ -91,6 +98,7 @@ class LoadedRun:
 
         Raises:
             ValueError: an array has another shape or dtype.
+            RunError: the method cannot score them: memory ends, or weights and config are of different runs.
         """
         if not len(arrays):
             raise ValueError("there is no array to score")
@@ -100,20 +108,31 @@ class LoadedRun:
         )
         predictions = []
         for start in range(0, len(arrays), batch_size):
-            predictions.append(
-                predictor([self._placed(array) for array in arrays[start : start + batch_size]])
-            )
+            few = arrays[start : start + batch_size]
+            for array in few:
+                _check_array(array)
+            try:
+                predictions.append(predictor([self._placed(array) for array in few]))
+            except UserError:
+                raise
+            except Exception as error:  # weights of other sizes than the config's raise almost anything
+                size = "{} x {}".format(*self.geometry.size)
+                said = shortage(error) or f"{type(error).__name__}: {one_line(error)}"
+                raise RunError(f"{self.path}: cannot score images of {size} pixels ({said})") from error
         return Prediction(*(torch.cat(values) for values in zip(*predictions, strict=True)))
 
     def _placed(self, array: np.ndarray) -> np.ndarray:
-        if not isinstance(array, np.ndarray):
-            kind = type(array).__name__
-            raise TypeError(f"want a list of (h, w, 3) uint8 RGB arrays, not of {kind}; see read_image")
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-            raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
         if self.reference is not None:
             array = onto(self.reference, array, None, "the array")[0]
         return resize_image(array, self.geometry.place((array.shape[0], array.shape[1])), self.geometry.size)
+
+
+def _check_array(array: object) -> None:
+    if not isinstance(array, np.ndarray):
+        kind = type(array).__name__
+        raise TypeError(f"want a list of (h, w, 3) uint8 RGB arrays, not of {kind}; see read_image")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f"want (h, w, 3) uint8 RGB arrays, got {array.shape} {array.dtype}")
 
 
 def _reference(file: Path) -> np.ndarray:

@@ -327,3 +327,25 @@ def test_a_reference_of_another_kind_is_one_line(tree, tmp_path):
     np.savez(done.path / "reference.npz", image=np.zeros((4, 4)))
     with pytest.raises(RunError, match=r"reference\.npz: holds no \(h, w, 3\) uint8 photograph"):
         anomaly_lab.load(done.path)
+
+
+def test_what_a_constructor_refuses_is_told_in_its_own_words(handed):
+    for size in (-5, 2**40, [8193, 8192]):
+        spoilt(handed, "data.image_size", size)
+        with pytest.raises(
+            RunError, match=r"fit this version of anomaly_lab \(data\.image_size: .* 2\^26 pixels"
+        ):
+            anomaly_lab.load(handed)
+
+
+def test_a_config_and_weights_of_different_runs_are_one_line_when_they_score(handed):
+    spoilt(handed, "data.image_size", 32)  # the weights hold images of 16 x 16
+    images = [np.zeros((40, 40, 3), np.uint8)]
+    with pytest.raises(RunError, match=rf"^{handed}: cannot score images of 32 x 32 pixels \(.+\)$"):
+        anomaly_lab.load(handed).predict(images)
+    spoilt(handed, "data.image_size", 16)
+    run = anomaly_lab.load(handed)
+    assert run.predict(images).anomaly_map.shape == (1, 16, 16)
+    for wrong, error in ((images[0].astype(float), ValueError), ([[1]], TypeError)):
+        with pytest.raises(error, match="want"):
+            run.predict([images[0], wrong])

@@ -141,6 +141,14 @@ def placed(line: str, place: str) -> str:
     return f"{prefix}.{key}" if (key := line.removeprefix("synthesis.")) != line else line
 
 
+def mendable(error: BaseException) -> UserError | None:
+    """Return the error of a user that this one is or wraps, as Hydra does with what a constructor raises."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, UserError) else None
+
+
 def report(error: BaseException, *, tracebacks: bool) -> int:
     """Print one line for what a user can mend, else (or if asked for) a traceback; return the exit code."""
     way_on = "the same command goes on from what was saved, if anything was"
@@ -153,14 +161,12 @@ def report(error: BaseException, *, tracebacks: bool) -> int:
     if not isinstance(error, Exception):
         print(f"anomaly_lab: interrupted; {way_on}", file=sys.stderr)
         return 130
-    cause: BaseException | None = error
     place = (
         re.search(r"\nfull_key: data\.(.*)$", str(error))
         if isinstance(error, InstantiationException)
         else None
     )
-    while cause and not isinstance(cause, UserError):  # Hydra wraps what a constructor raises
-        cause = cause.__cause__
+    cause = mendable(error)
     if cause and not tracebacks:
         line = str(cause).splitlines()[-1]
         print(f"anomaly_lab: error: {placed(line, place[1]) if place else line}", file=sys.stderr)

@@ -28,6 +28,7 @@ from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, EvalBatch, ImageRecord, TrainBatch, in_unit_range
 
 SMALLEST_SIDE = 8  # of an image, in pixels; below it there is nothing to see
+MOST_PIXELS = 2**26  # of a network's image: 8192 x 8192, 0.8 GB as float32
 FEW_NORMALS = 16  # training images that centre the histograms where nothing is held out
 
 
@@ -86,8 +87,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             way_out = f"give data.category={name}, and the folder that holds it as data.root"
             raise ConfigError(f"data.category: {self.category!r} is no plain name of a folder; {way_out}")
         sides = [self.image_size] * 2 if isinstance(self.image_size, int) else self.image_size
-        if len(sides) != 2 or min(sides) < SMALLEST_SIDE:
-            way_out = f"give one side or [height, width], at least {SMALLEST_SIDE}"
+        if len(sides) != 2 or min(sides) < SMALLEST_SIDE or sides[0] * sides[1] > MOST_PIXELS:
+            way_out = f"give one side or [height, width], at least {SMALLEST_SIDE}, and at most 2^26 pixels"
             raise ConfigError(f"data.image_size: {self.image_size}; {way_out}")
         self.left_out = LeftOut("", [])  # known once `roles` are
         self.crop_box: Sequence[float] | None = None

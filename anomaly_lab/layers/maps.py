@@ -9,6 +9,8 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+MOST_COPIES = 16  # of a column, to each side of it, that a kernel takes in
+
 
 def enlarged(
     coarse: Tensor, size: tuple[int, int], sigma: float, aligned: Literal["edges", "corners"] = "edges"
@@ -35,5 +37,7 @@ def _matrix(short: int, long: int, sigma: float, aligned: str) -> np.ndarray:
     units = torch.eye(short, dtype=torch.float64)[None]
     corners = aligned == "corners"
     columns = interpolate(units, size=long, mode="linear", align_corners=corners)[0].numpy().T
-    smooth: np.ndarray = gaussian_filter1d(columns, sigma, axis=0) if sigma > 0 else columns
+    # SciPy cuts the kernel at 4 sigma; of one far wider than the column, mirrored copies are enough.
+    radius = min(int(4 * sigma + 0.5), MOST_COPIES * long)
+    smooth: np.ndarray = gaussian_filter1d(columns, sigma, axis=0, radius=radius) if sigma > 0 else columns
     return smooth.astype(np.float32)

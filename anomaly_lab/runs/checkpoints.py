@@ -1,10 +1,15 @@
 """Checkpoints: tensors and plain types only, and only those of the recipe asked for."""
 
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules import module
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
@@ -12,10 +17,15 @@ from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.reading import one_line
 
 AGAIN = "remove it to train again"
+MOST_PARTS = 30_000  # modules and parameters that a network is built from; the largest of timm have 5,000
+TIED = 4  # names at most that a weight has on the average
 
 
 def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
     """Return a checkpoint's content; its ``state_dict`` holds finite tensors by name.
+
+    It takes no more memory than the file has bytes, or `TIED` times that where it is loaded: what is packed,
+    or says more numbers than it holds, is refused.
 
     Raises:
         RunError: it cannot be read, belongs to another recipe, or holds something else.
@@ -23,8 +33,16 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
     if not file.is_file():  # a pipe would be waited for
         raise RunError(f"{file}: is no file; {AGAIN}")
     try:
-        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        problem = _problem(content, training_hash)
+        size = file.stat().st_size
+        with zipfile.ZipFile(file) as records:
+            unpacked = sum(record.file_size for record in records.infolist())
+        if unpacked > size:  # torch writes records as they are
+            raise RunError(f"{file}: is packed, so no run wrote it; {AGAIN}")
+        with warnings.catch_warnings(action="ignore"):  # of kinds of tensor that no run writes
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        problem = _problem(content, training_hash, size)
+    except RunError:
+        raise
     except Exception as error:  # unpickling garbage raises almost anything
         raise RunError(f"{file}: is no readable checkpoint ({type(error).__name__}); {AGAIN}") from error
     if problem:
@@ -32,8 +50,8 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
     return content
 
 
-def _problem(content: Any, training_hash: str) -> str:
-    """Say what is wrong with a checkpoint's content, or nothing."""
+def _problem(content: Any, training_hash: str, size: int) -> str:
+    """Say what is wrong with the content of a checkpoint of ``size`` bytes, or nothing."""
     if not isinstance(content, dict):
         return f"is no checkpoint, but a {type(content).__name__}"
     if content.get("training_hash") != training_hash:
@@ -41,13 +59,20 @@ def _problem(content: Any, training_hash: str) -> str:
         hashes = f"training hash {found}, wanted {wanted}"
         return f"was trained with another recipe or on other data ({hashes})"
     state = content.get("state_dict")
-    if not isinstance(state, dict):
-        return "has no state_dict"
-    if wrong := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        return f"{one_line(wrong[0])} is no tensor"
-    if wrong := [name for name, value in state.items() if not value.isfinite().all()]:
-        return f"{one_line(wrong[0])} has values that are not finite"
-    return ""
+    return _problem_of(state, size) if isinstance(state, dict) else "has no state_dict"
+
+
+def _problem_of(state: dict[Any, Any], size: int) -> str:
+    """Say which weight is no finite tensor of numbers that lie in the file, or nothing."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            return f"{one_line(name)} is no tensor"
+        if value.layout != torch.strided or value.is_meta:
+            return f"{one_line(name)} does not hold its numbers"
+    if sum(value.numel() * value.element_size() for value in state.values()) > TIED * size:
+        return f"says more numbers than its {size} bytes hold"
+    wrong = (name for name, value in state.items() if not value.isfinite().all())
+    return next((f"{one_line(name)} has values that are not finite" for name in wrong), "")
 
 
 def load_weights(method: AnomalyMethod, file: Path, training_hash: str) -> None:
@@ -56,14 +81,65 @@ def load_weights(method: AnomalyMethod, file: Path, training_hash: str) -> None:
     Raises:
         RunError: as `read_checkpoint`, or they do not fit the method.
     """
+    _give(method, read_checkpoint(file, training_hash), file)
+
+
+def built_for(build: Callable[[], AnomalyMethod], file: Path, training_hash: str) -> AnomalyMethod:
+    """Return the method that ``build`` makes, with the weights of a checkpoint.
+
+    It is built without memory first, as what is asked for may be of any size: only if the weights fit is it
+    built in earnest.
+
+    Raises:
+        RunError: as `read_checkpoint`, or the weights do not fit the method.
+    """
     content = read_checkpoint(file, training_hash)
+    with torch.device("meta"), _few_parts(file):
+        outline = build()
+    sizes = {name: value.to("meta") for name, value in content["state_dict"].items()}
+    _give(outline, content | {"state_dict": sizes}, file)
+    method = build()
+    _give(method, content, file)
+    return method
+
+
+@contextmanager
+def _few_parts(file: Path) -> Iterator[None]:
+    """Raise RunError once the body builds a network of more than `MOST_PARTS`, which could go on for ever."""
+    parts = iter(range(MOST_PARTS))
+
+    def count(*_: object) -> None:
+        if next(parts, None) is None:
+            raise RunError(f"{file}: does not fit the method (its config asks for over {MOST_PARTS} layers)")
+
+    hooks = [
+        module.register_module_parameter_registration_hook(count),
+        module.register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _give(method: AnomalyMethod, content: dict[str, Any], file: Path) -> None:
+    own = {name: value.dtype for name, value in method.state_dict().items()}
+    state = content["state_dict"]
+    said = [
+        f"{name} of {v.dtype}, not {own[name]}"
+        for name, v in state.items()
+        if own.get(name, v.dtype) != v.dtype
+    ]
     try:
         method.on_load_checkpoint(content)
-        method.load_state_dict(content["state_dict"])
+        method.load_state_dict(state)
     except Exception as error:  # names and shapes that do not fit raise each their own
+        # The first line says that there are errors, those that follow say which.
         lines = str(error).strip().splitlines()
-        said = next((line for line in lines if "mismatch" in line or "_dict" not in line), lines[0])
-        raise RunError(f"{file}: does not fit the method ({one_line(said)}); {AGAIN}") from error
+        said = [next((line for line in lines if "mismatch" in line), lines[min(1, len(lines) - 1)])]
+    if said:
+        raise RunError(f"{file}: does not fit the method ({one_line(said[0])}); {AGAIN}")
 
 
 def save_weights(method: AnomalyMethod, directory: RunDirectory, training_hash: str) -> None:

@@ -26,3 +26,11 @@ def test_it_stays_in_float32_under_mixed_precision():
     with torch.autocast("cpu", torch.bfloat16):
         mixed = enlarged(coarse, (16, 16), 2.0)
     assert torch.equal(mixed, enlarged(coarse, (16, 16), 2.0))
+
+
+def test_a_kernel_far_wider_than_the_map_takes_no_memory_and_gives_the_mean():
+    coarse = torch.rand(1, 4, 4)
+    for sigma in (1e4, 1e15):  # whose own kernel would have 80,000 and 8e15 values
+        flat = enlarged(coarse, (16, 16), sigma)
+        large = torch.nn.functional.interpolate(coarse[:, None], (16, 16), mode="bilinear")
+        torch.testing.assert_close(flat, large.mean().expand(1, 16, 16), atol=1e-2, rtol=0)

@@ -1,12 +1,18 @@
 """Checkpoints: only those of the recipe asked for, and only whole ones."""
 
 import shutil
+import zipfile
+from itertools import count
+from pathlib import Path
 
 import pytest
 import torch
 
 import anomaly_lab
 from anomaly_lab.errors import RunError
+from anomaly_lab.methods.nearest import Nearest
+from anomaly_lab.runs import checkpoints
+from anomaly_lab.runs.checkpoints import built_for, read_checkpoint
 from tests.runs.small_runs import tiny_draem
 from tests.support.runs import ran
 from tests.support.trees import mvtec_tree
@@ -59,3 +65,78 @@ def test_a_checkpoint_of_the_right_hash_with_other_content_is_one_line(tmp_path)
     file.unlink()
     with pytest.raises(RunError, match=r"resume\.ckpt: does not say how far the training was; remove it"):
         ran(tmp_path, *tiny_draem(tree))
+
+
+def packed(file: Path) -> None:
+    """Write the records again, deflated, so that they take more when read than the file has bytes."""
+    with zipfile.ZipFile(file) as kept:
+        records = {name: kept.read(name) for name in kept.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as again:
+        for name, data in records.items():
+            again.writestr(name, data)
+
+
+def test_a_checkpoint_takes_no_more_memory_than_it_has_bytes(tmp_path):
+    file = tmp_path / "model.ckpt"
+    one = torch.zeros(1)
+    for state, said in (
+        ({"a": one.expand(10**7, 10**7)}, r"says more numbers than its \d+ bytes hold"),
+        (dict.fromkeys("ab", torch.zeros(9000)), ""),  # one weight by two names
+        (dict.fromkeys("abcdef", torch.zeros(9000)), r"says more numbers than its \d+ bytes hold"),
+        ({"a": torch.zeros(10**6, device="meta")}, "a does not hold its numbers"),
+        ({"a": torch.zeros(9).to_sparse()}, "a does not hold its numbers"),
+    ):
+        torch.save({"training_hash": "h", "state_dict": state}, file)
+        if said:
+            with pytest.raises(RunError, match=rf"^{file}: {said}; remove it to train again$"):
+                read_checkpoint(file, "h")
+        else:
+            assert read_checkpoint(file, "h")["state_dict"].keys() == state.keys()
+    torch.save({"training_hash": "h", "state_dict": {"a": torch.zeros(9000)}}, file)
+    packed(file)
+    with pytest.raises(RunError, match=rf"^{file}: is packed, so no run wrote it; remove it"):
+        read_checkpoint(file, "h")
+
+
+def test_a_network_that_is_not_that_of_the_weights_takes_no_memory(tmp_path):
+    tree = mvtec_tree(tmp_path / "data", size=(64, 64))
+    _, path = ran(tmp_path, *tiny_draem(tree))
+    text = (path / "config.yaml").read_text()
+    for width in (10**5, 10**9):  # of which one convolution alone would take 360 GB and more than can be said
+        (path / "config.yaml").write_text(
+            text.replace("reconstructive_width: 8", f"reconstructive_width: {width}")
+        )
+        with pytest.raises(RunError, match=f"size mismatch .*{width}|overflow.*{width}") as caught:
+            anomaly_lab.load(path)
+        assert "\n" not in str(caught.value)
+
+
+def saved(file: Path, **state: torch.Tensor) -> Path:
+    torch.save({"training_hash": "h", "state_dict": state}, file)
+    return file
+
+
+def test_a_network_of_too_many_parts_is_not_built_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "MOST_PARTS", 5)
+    file = saved(tmp_path / "model.ckpt", bank_=torch.zeros(2, 3))
+    assert torch.equal(built_for(Nearest, file, "h").bank_, torch.zeros(2, 3))
+    with pytest.raises(
+        RunError, match=rf"^{file}: does not fit the method \(its config asks for over 5 layers"
+    ):
+        built_for(lambda: torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in count())), file, "h")
+    assert len(torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(9)))) == 9  # built elsewhere
+
+
+def test_weights_of_another_type_are_refused(tmp_path):
+    for other in (torch.float64, torch.int64, torch.complex64, torch.bfloat16):
+        file = saved(tmp_path / "model.ckpt", bank_=torch.zeros(2, 3, dtype=other))
+        with pytest.raises(
+            RunError, match=rf"does not fit the method \(bank_ of {other}, not torch.float32\)"
+        ):
+            built_for(Nearest, file, "h")
+
+
+def test_it_says_which_weight_is_missing(tmp_path):
+    file = saved(tmp_path / "model.ckpt")
+    with pytest.raises(RunError, match=r'does not fit the method \(Missing key\(s\) .*"bank_"'):
+        built_for(Nearest, file, "h")
