@@ -98,7 +98,8 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     Numbers of classes, each above 0, are True: where no value reaches 32 (0/1, VisA's 0, 1, 2, ...), and in
     a lossless file with a pixel of 0 and at most 8 other values, as annotation tools draw kinds of defect in
     greys or colours. Else True is at least half of the file's maximum: that serves soft and lossy edges, and
-    shares of 0 to 1. Of a folder of masks, one for each defect (MVTec LOCO), it is the union.
+    shares of 0 to 1. A file of black alone that is transparent in places has drawn in its opacity, which is
+    taken instead. Of a folder of masks, one for each defect (MVTec LOCO), it is the union.
 
     Raises:
         DataError: the mask has another size, has values that are no numbers, or cannot be read.
@@ -106,7 +107,9 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     if files := masks_of(path):
         return sum((read_mask(file, size) for file in files), np.zeros(size, bool))  # of bools + is or
     with named(path):
-        values = _decode(path, max(ALONE.max_megapixels, size[0] * size[1] / 1e6))
+        most = max(ALONE.max_megapixels, size[0] * size[1] / 1e6)
+        values = _decode(path, most)
+        values = values if values.any() else _opacity(path, most, values)
         if values.shape[:2] != size:
             raise ValueError(f"the mask has (height, width) {values.shape[:2]} but its image {size}")
         if not np.isfinite(values).all():
@@ -183,7 +186,19 @@ def _decode(path: Path, max_megapixels: float) -> np.ndarray:
     """Return the upright values, (H, W) or (H, W, 3); uint8, or wider where the file is."""
     data = path.read_bytes()
     image = _opened(path, BytesIO(data), max_megapixels)
-    values = np.array(image) if _plain(image) else rare_values(image, data)
+    return _upright(np.array(image) if _plain(image) else rare_values(image, data), image)
+
+
+def _opacity(path: Path, max_megapixels: float, values: np.ndarray) -> np.ndarray:
+    """Return the upright opacity, (H, W) uint8; the values where it is the same everywhere."""
+    with _opened(path, path, max_megapixels) as image:
+        if not image.has_transparency_data:
+            return values
+        opacity = _upright(np.array(image.convert("RGBA").getchannel("A")), image)
+    return opacity if opacity.min() < opacity.max() else values
+
+
+def _upright(values: np.ndarray, image: ImageFile) -> np.ndarray:
     turn = image.getexif().get(0x0112, 1)  # EXIF orientation
     values = values.swapaxes(0, 1) if turn in (5, 6, 7, 8) else values
     values = values[::-1] if turn in (3, 4, 7, 8) else values

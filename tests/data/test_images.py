@@ -320,6 +320,24 @@ def kinds(*values, dtype=np.uint8):
     return mask
 
 
+def test_a_mask_drawn_in_black_on_a_transparent_ground_is_its_opacity(tmp_path):
+    shape = np.zeros((4, 6), bool)
+    shape[1:3, 2:5] = True
+    opacity = Image.fromarray(shape.astype(np.uint8) * 255)
+    for mode, ground in (("RGBA", 0), ("RGBA", 255), ("LA", 0)):
+        drawn = [Image.fromarray(np.where(shape, 0, ground).astype(np.uint8))] * (len(mode) - 1)
+        Image.merge(mode, [*drawn, opacity]).save(tmp_path / "mask.png")
+        np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (4, 6)), shape)
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    Image.merge("LA", [drawn[0], opacity]).save(tmp_path / "mask.png", exif=turned)
+    np.testing.assert_array_equal(read_mask(tmp_path / "mask.png", (4, 6)), shape[::-1, ::-1])
+    Image.new("RGBA", (6, 4), (0, 0, 0, 255)).save(tmp_path / "mask.png")
+    assert not read_mask(tmp_path / "mask.png", (4, 6)).any()
+    Image.fromarray(np.zeros((4, 6), np.float32)).save(tmp_path / "mask.tif")
+    assert not read_mask(tmp_path / "mask.tif", (4, 6)).any()
+
+
 @pytest.mark.parametrize("values", [(60, 255), (40, 80, 120), (1, 255), (10, 20, 30, 60, 90, 120, 200, 250)])
 def test_kinds_of_defect_in_one_lossless_mask_are_all_defects(tmp_path, values):
     mask = kinds(*values)
