@@ -63,7 +63,8 @@ class LoadedRun:
         cfg: Any = read_kept(directory.path / "config.yaml")
         cfg.data.synthesis = cfg.synthesis = {"_target_": "anomaly_lab.synthesis.none.NoSynthesis"}
         # Before anything is built, as the folder may be a stranger's.
-        for leaf in Checked.of(cfg, allow).leaves:
+        checked = Checked.of(cfg, allow)
+        for leaf in checked.leaves:
             if leaf.pretrained:  # the weights of the run replace them, and their file may be gone
                 OmegaConf.update(cfg, leaf.path, "random")
             elif leaf.path.endswith("cache.gigabytes"):
@@ -76,7 +77,9 @@ class LoadedRun:
         self.reading = Reading(manifest["white"], data.max_megapixels)
         self.reference = _reference(directory.path / "reference.npz") if data.register else None
         build = partial(instantiate, cfg.model, _convert_="all")
-        self.method = built_for(build, directory.checkpoint, manifest["training_hash"])
+        weights = (directory.checkpoint, manifest["training_hash"])
+        # One's own code is trusted, and need not build without memory.
+        self.method = built_for(build, *weights, outline=not checked.own_modules)
         self.method.check_size(*self.geometry.size)
         self.method.eval()
         self.bf16 = cfg.trainer.precision == "bf16-mixed"

@@ -25,6 +25,8 @@ from tests.support.trees import mvtec_tree
 STRANGER = """
 from pathlib import Path
 
+import torch
+
 from anomaly_lab.data.sets.mvtec import MVTec
 from anomaly_lab.methods.nearest import Nearest
 
@@ -32,7 +34,9 @@ Path(__file__).with_name("imported").touch()
 
 
 class Own(Nearest):
-    pass
+    def __init__(self):
+        super().__init__()
+        self.one = torch.ones(1).item()  # which no method without memory can do
 
 
 class OwnData(MVTec):

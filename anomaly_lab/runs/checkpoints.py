@@ -84,20 +84,23 @@ def load_weights(method: AnomalyMethod, file: Path, training_hash: str) -> None:
     _give(method, read_checkpoint(file, training_hash), file)
 
 
-def built_for(build: Callable[[], AnomalyMethod], file: Path, training_hash: str) -> AnomalyMethod:
+def built_for(
+    build: Callable[[], AnomalyMethod], file: Path, training_hash: str, *, outline: bool
+) -> AnomalyMethod:
     """Return the method that ``build`` makes, with the weights of a checkpoint.
 
-    It is built without memory first, as what is asked for may be of any size: only if the weights fit is it
-    built in earnest.
+    With ``outline`` it is built without memory first, as what is asked for may be of any size: only if the
+    weights fit is it built in earnest.
 
     Raises:
         RunError: as `read_checkpoint`, or the weights do not fit the method.
     """
     content = read_checkpoint(file, training_hash)
-    with torch.device("meta"), _few_parts(file):
-        outline = build()
-    sizes = {name: value.to("meta") for name, value in content["state_dict"].items()}
-    _give(outline, content | {"state_dict": sizes}, file)
+    if outline:
+        with torch.device("meta"), _few_parts(file):
+            outlined = build()
+        sizes = {name: value.to("meta") for name, value in content["state_dict"].items()}
+        _give(outlined, content | {"state_dict": sizes}, file)
     method = build()
     _give(method, content, file)
     return method
