@@ -35,11 +35,19 @@ class RunDirectory:
         """Return metrics.json, empty if there is none. RunError: a value is no number."""
         file = self.path / "metrics.json"
         found = read_json(file)
-        if wrong := [name for name, value in found.items() if not _is_number(value)]:
+        if wrong := [name for name, value in found.items() if not (name.isprintable() and _is_number(value))]:
             raise RunError(
                 f"{file}: is damaged ({one_line(wrong[0])} is no number); remove the folder to run again"
             )
         return found
+
+    def doubts(self) -> list[str]:
+        """Return what the manifest says of doubts, a line each. RunError: they are no list."""
+        found = self.manifest().get("doubts", [])
+        if not isinstance(found, list):
+            file = self.path / "manifest.json"
+            raise RunError(f"{file}: is damaged (doubts is no list); remove the folder to run again")
+        return [one_line(line, 1000) for line in found]
 
     def write(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""

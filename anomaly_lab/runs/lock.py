@@ -15,6 +15,7 @@ from anomaly_lab.errors import BusyError, RunError
 
 HEARTBEAT_SECONDS = 30
 LIVES = 4 * HEARTBEAT_SECONDS  # after a heartbeat
+KEPT = {".ckpt", ".csv", ".json", ".log", ".npz", ".part", ".png", ".txt", ".yaml"}  # what a run keeps
 PATIENCE = 1.0  # seconds between two looks at what another process holds
 
 
@@ -120,11 +121,14 @@ def _held(path: Path) -> Iterator[str | None]:
 
 
 def _check_plain(folder: Path) -> None:
-    """Raise RunError for a link, pipe or device in a run directory, as what is opened to write follows it."""
+    """Raise RunError for a link, pipe or device in a run directory, as what is opened to write follows it.
+
+    And for a folder by the name of a file.
+    """
     for parent, folders, files in os.walk(folder):
         for entry in (Path(parent, name) for name in (*folders, *files)):
             mode = entry.lstat().st_mode
-            if entry == folder / ".lock" and stat.S_ISDIR(mode):
+            if stat.S_ISDIR(mode) and (entry.name == ".lock" or entry.suffix in KEPT):
                 raise RunError(f"{entry}: is a folder, where a run keeps a file; remove it")
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
                 raise RunError(

@@ -35,6 +35,7 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def one_line(said: object) -> str:
-    """Return the first 200 signs of what was said, without line ends."""
-    return " ".join(str(said).split())[:200]
+def one_line(said: object, most: int = 200) -> str:
+    """Return the first signs of what was said, 200 of them, without line ends and what a terminal obeys."""
+    shown = " ".join(str(said).split())[:most]
+    return "".join(sign if sign.isprintable() else "?" for sign in shown)

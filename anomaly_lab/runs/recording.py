@@ -135,7 +135,7 @@ def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Seq
 def listed(directory: RunDirectory) -> str:
     """Lay out the metrics and what makes them doubtful, a line each, for the log."""
     metrics = [f"\n  {name:26s} {value:.4f}" for name, value in directory.metrics().items()]
-    doubts = [f"\n  Look at this: {line}" for line in directory.manifest().get("doubts", [])]
+    doubts = [f"\n  Look at this: {line}" for line in directory.doubts()]
     return "".join(metrics + doubts)
 
 
@@ -144,4 +144,4 @@ def finished(directory: RunDirectory, *, before: bool) -> Finished:
     if before:
         way_out = "finished before, skipped; to do it again, remove the folder"
         log.info("%s: %s%s", directory.path, way_out, listed(directory))
-    return Finished(directory.metrics(), directory.path, directory.manifest().get("doubts", []))
+    return Finished(directory.metrics(), directory.path, directory.doubts())

@@ -98,11 +98,13 @@ def test_nothing_is_written_through_a_link_or_a_pipe(name, kind, tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_folder_by_the_name_of_the_lock_is_one_line(tmp_path):
-    (tmp_path / ".lock").mkdir()
-    said = r"\.lock: is a folder, where a run keeps a file; remove it$"
+@pytest.mark.parametrize("name", [name for name in NAMES if "." in name])
+def test_a_folder_by_the_name_of_a_file_is_one_line(name, tmp_path):
+    (tmp_path / name / "something").mkdir(parents=True)
+    said = rf"^{tmp_path / name}: is a folder, where a run keeps a file; remove it$"
     with pytest.raises(RunError, match=said), locked(tmp_path):
         pass
+    assert (tmp_path / name / "something").is_dir()
 
 
 def test_the_links_of_wandb_and_a_link_to_the_run_are_left_alone(tmp_path):
