@@ -103,13 +103,14 @@ class Cache:
                 os.fsync(opened.fileno())  # else a power cut may leave the name without the content
             part.replace(file)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             log.warning(
                 "cache: %s cannot be written (%s); what is computed from now on is not kept", file, error
             )
             self.writes = False
             return
+        finally:  # also after Ctrl-C and SIGTERM
+            with suppress(OSError):
+                part.unlink()
         with self.lock:
             self.unchecked += value.nbytes
             if self.unchecked >= min(CHECKED_EVERY, self.limit):

@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from anomaly_lab.backbones import cache as cache_module
 from anomaly_lab.backbones.cache import END, Cache, digest
-from anomaly_lab.errors import ConfigError
+from anomaly_lab.errors import ConfigError, Terminated
 
 KEY = digest("key")
 
@@ -218,6 +219,22 @@ def test_a_folder_that_cannot_be_written_costs_time_but_ends_nothing(tmp_path, c
         assert cache.tensor(KEY, lambda: torch.ones(2), np.float32, (2,)).tolist() == [1, 1]
     assert len(caplog.messages) == 1
     assert "cannot be written" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, Terminated, OSError])
+def test_what_was_half_written_goes_whatever_ends_it(ends, tmp_path, monkeypatch):
+    cache = Cache(str(tmp_path), 1)
+    cache.put(KEY, np.ones(3, np.float32))
+    kept = files(tmp_path)
+
+    def end(_: int) -> None:
+        assert len(files(tmp_path)) == 2
+        raise ends
+
+    monkeypatch.setattr(os, "fsync", end)
+    with nullcontext() if ends is OSError else pytest.raises(ends):
+        cache.put(digest("another"), np.ones(3, np.float32))
+    assert files(tmp_path) == kept
 
 
 def test_a_disk_that_became_full_keeps_what_it_has(tmp_path, monkeypatch):

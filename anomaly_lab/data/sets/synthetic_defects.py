@@ -92,9 +92,12 @@ class SyntheticDefects(AnomalyDataModule):
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, part = tempfile.mkstemp(suffix=".part", dir=path.parent)
-            with os.fdopen(descriptor, "wb") as opened:
-                opened.write(content)
-            Path(part).replace(path)
+            try:
+                with os.fdopen(descriptor, "wb") as opened:
+                    opened.write(content)
+                Path(part).replace(path)
+            finally:
+                Path(part).unlink(missing_ok=True)
         return path
 
 

@@ -1,7 +1,10 @@
 """A test set made of held-out normals and the same normals with synthesised defects."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 from PIL import Image
 
 from anomaly_lab.errors import ConfigError
@@ -38,8 +41,6 @@ def test_held_out_normals_are_tested_good_and_spoiled(overrides, tmp_path):
 
 
 def test_training_sees_none_of_them_and_writing_again_changes_nothing(overrides, tmp_path):
-    from hydra.utils import instantiate
-
     data = instantiate(composed(*overrides).data, _convert_="all")
     train = {record.image.stem for record in data.records("train")}
     test = data.records("test")
@@ -53,7 +54,16 @@ def test_training_sees_none_of_them_and_writing_again_changes_nothing(overrides,
 
 
 def test_a_share_that_is_none_is_named(overrides):
-    from hydra.utils import instantiate
-
     with pytest.raises(ConfigError, match=r"data\.test_share=1\.5"):
         instantiate(composed(*overrides, "data.test_share=1.5").data, _convert_="all").records("test")
+
+
+def test_an_interrupt_while_a_picture_is_written_leaves_nothing(overrides, tmp_path, monkeypatch):
+    def interrupted(part: Path, _: Path) -> None:
+        assert part.suffix == ".part"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        instantiate(composed(*overrides).data, _convert_="all").records("test")
+    assert [path for path in (tmp_path / "written").rglob("*") if path.is_file()] == []
