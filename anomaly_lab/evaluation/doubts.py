@@ -1,6 +1,6 @@
 """What makes the numbers of a run doubtful, for a person to look at; nothing of a run depends on it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, final
 
 import numpy as np
@@ -18,6 +18,11 @@ class Observed(NamedTuple):
     training_grey: np.ndarray = np.zeros(0)  # (N,) mean grey levels of the training images, 0 to 255
     normal_grey: np.ndarray = np.zeros(0)  # (M,) of the normal test images
     of_method: tuple[str, ...] = ()  # what the method itself says
+
+
+def shown(doubts: Iterable[str]) -> list[str]:
+    """Return the lines as a person reads them, in a log and of a check."""
+    return [f"Look at this: {line}" for line in doubts]
 
 
 def of_scores(scores: np.ndarray, labels: np.ndarray, metrics: Mapping[str, float]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, final
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.evaluation.collect import Scored
+from anomaly_lab.evaluation.doubts import shown
 from anomaly_lab.evaluation.evaluate import Numbers
 from anomaly_lab.evaluation.robustness import Cell
 from anomaly_lab.runs.directory import RunDirectory
@@ -135,7 +136,8 @@ def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Seq
 def listed(directory: RunDirectory) -> str:
     """Lay out the metrics and what makes them doubtful, a line each, for the log."""
     metrics = [f"\n  {name:26s} {value:.4f}" for name, value in directory.metrics().items()]
-    doubts = [f"\n  Look at this: {line}" for line in directory.doubts()]
+    doubts = [f"
+  {line}" for line in shown(directory.doubts())]
     return "".join(metrics + doubts)
 
 

@@ -1,14 +1,15 @@
 """Look at every file of a data set: ``python -m anomaly_lab check data=mvtec data.root=DIR ...``.
 
 Nothing is trained, and nothing written but what a data set makes itself (demo, synthetic_defects). A problem
-would stop a run or falsify its numbers, and makes the exit code 1.
+would stop a run or falsify its numbers, and makes the exit code 1. What a run would end with, whatever its
+method, is said as there: Look at this.
 
 All keys of a data set: python -m anomaly_lab --help data=NAME
 """
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -23,12 +24,15 @@ from anomaly_lab.data.decoding import Room
 from anomaly_lab.data.images import WHITES, Reading
 from anomaly_lab.data.listing import ListingError
 from anomaly_lab.errors import DataError
+from anomaly_lab.evaluation.doubts import shown
+from anomaly_lab.evaluation.settings import EvaluationSettings
 from anomaly_lab.types import ImageRecord
 from anomaly_lab.verbs.rules import (
     Finding,
     Look,
     brightness,
     counts,
+    doubts,
     duplicates,
     enlarged,
     look,
@@ -51,6 +55,7 @@ def work(asked: Composition) -> None:
         "_target_": "anomaly_lab.synthesis.none.NoSynthesis"
     }  # that of a recipe may want textures
     Checked.of(cfg, cfg.get("allow") or (), None, asked.typed)
+    how: EvaluationSettings = instantiate(cfg.evaluation)
     data: AnomalyDataModule = instantiate(cfg.data, _convert_="all")
     looks, findings = examine(data)
     root = Path(data.root).expanduser()
@@ -59,7 +64,12 @@ def work(asked: Composition) -> None:
         if data.crop_box is None
         else f"data.crop: {', '.join(f'{share:.3f}' for share in data.crop_box)}\n"
     )
-    print(found + "\n".join([*table(looks), *listing(findings)]).replace(f"{root}/", ""))
+    print(
+        found
+        + "\n".join([*table(looks), *listing(findings, doubts(looks, how.target_fpr))]).replace(
+            f"{root}/", ""
+        )
+    )
     if problems := sum(finding.level == "problem" for finding in findings):
         raise DataError(
             f"{root}: mend the {problems} problem{'s' if problems > 1 else ''} above before a run"
@@ -147,13 +157,14 @@ def span(lengths: Collection[int]) -> str:
     return " / ".join(map(str, spread if len(set(spread)) > 1 else spread[:1]))
 
 
-def listing(findings: list[Finding]) -> Iterator[str]:
-    """Lay out the findings; of a warning the first files."""
+def listing(findings: list[Finding], doubtful: Sequence[str] = ()) -> Iterator[str]:
+    """Lay out the findings, of a warning the first files, and what a run would find doubtful."""
     for finding in findings:
-        shown = finding.files if finding.level == "problem" else finding.files[:FEW_FILES]
+        first = finding.files if finding.level == "problem" else finding.files[:FEW_FILES]
         yield f"\n{finding.level.upper()}: {finding.text}"
-        yield from (f"  {file}" for file in shown)
-        if len(shown) < len(finding.files):
-            yield f"  and {len(finding.files) - len(shown)} more"
-    if not findings:
+        yield from (f"  {file}" for file in first)
+        if len(first) < len(finding.files):
+            yield f"  and {len(finding.files) - len(first)} more"
+    yield from (f"\n{line}" for line in shown(doubtful))
+    if not findings and not doubtful:
         yield "\nNothing found that is wrong."

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from anomaly_lab.data.decoding import MOST
-from anomaly_lab.data.geometry import Geometry, resize_mask
+from anomaly_lab.data.geometry import Geometry, resize_image, resize_mask
 from anomaly_lab.data.images import WHITES, Reading, read_clipped, read_mask
 from anomaly_lab.data.listing import images
 from anomaly_lab.errors import DataError
+from anomaly_lab.evaluation.doubts import Observed, greys, of_pictures, of_threshold
 from anomaly_lab.types import ImageRecord
 
 # the spreads: largest by smallest
@@ -48,6 +50,7 @@ class Look(NamedTuple):
     digest: bytes = b""  # of the pixels
     fate: str = "visible"  # of the anomaly, or one of FATES
     clipped: bool = False  # it has brighter values than white
+    grey: float | None = None  # mean grey level of what the network sees of it, before data.register
 
 
 def look(role: str, record: ImageRecord, geometry: Geometry | None, reading: Reading) -> Look:
@@ -57,7 +60,10 @@ def look(role: str, record: ImageRecord, geometry: Geometry | None, reading: Rea
         image, clipped = read_clipped(record.image, reading)
         size = (image.shape[0], image.shape[1])
         digest = hashlib.blake2b(repr(size).encode() + image.tobytes()).digest()
-        seen = Look(role, record, [], size, kind_of(record.image), digest)
+        grey = None
+        if geometry is not None:
+            grey = float(greys(resize_image(image, geometry.place(size), geometry.size)[None])[0])
+        seen = Look(role, record, [], size, kind_of(record.image), digest, grey=grey)
         return seen._replace(fate=fate_of(record, size, geometry), clipped=clipped)
     except DataError as error:
         return seen._replace(errors=[str(error)])
@@ -202,3 +208,21 @@ def counts(looks: list[Look]) -> Iterator[Finding]:
         yield Finding(
             "warning", f"no {kind} images to test on: what needs both, like AUROC, cannot be measured", []
         )
+
+
+def doubts(looks: list[Look], target: float) -> list[str]:
+    """Return what a run would find doubtful whatever its method, in its words.
+
+    ``target`` is the share of false alarms that a threshold aims at.
+    """
+    normal = {
+        role: [seen for seen in looks if seen.role == role and not seen.record.label]
+        for role in ("train", "normal", "test")
+    }
+    train, test = (
+        np.array([s.grey for s in normal[role] if s.grey is not None]) for role in ("train", "test")
+    )
+    return [
+        *of_threshold(len(normal["normal"]), target, len(normal["test"]), {}),
+        *of_pictures(Observed(training_grey=train, normal_grey=test)),
+    ]

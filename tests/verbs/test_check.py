@@ -11,11 +11,12 @@ from PIL import Image
 
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.verbs import check, rules
 from anomaly_lab.verbs.check import examine, listing, span, table, work
-from anomaly_lab.verbs.rules import Finding
+from anomaly_lab.verbs.rules import Finding, doubts
 from tests.support.data_modules import SIZE, mvtec, parts, read
-from tests.support.runs import asked
+from tests.support.runs import asked, ran
 from tests.support.trees import folder_tree, mvtec_tree, normal_image, write_png
 
 
@@ -307,6 +308,40 @@ ARGUMENTS = ("model=draem", "data=mvtec", "data.category=part", "data.image_size
 def test_the_command_without_problems(sound, capsys):
     work(asked(*ARGUMENTS, f"data.root='{sound}'", "synthesis.textures=no/such/folder"))
     assert capsys.readouterr().out.endswith("\nNothing found that is wrong.\n")
+
+
+@pytest.fixture
+def another_light(root) -> Path:
+    """The good test images are 30 grey levels brighter than the training images."""
+    for file in (root / "part/test/good").iterdir():
+        write_png(file, read(file) + 30)
+    return root
+
+
+def test_what_any_run_would_find_doubtful_is_said_in_its_words(another_light, tmp_path, capsys):
+    wanted = ["model=nearest", "data=mvtec", "data.category=part", f"data.root='{another_light}'"]
+    wanted += ["data.image_size=[32,24]", "data.crop=[0.1,0,0.8,1]", "data.holdout=0.25"]
+    wanted += ["evaluation.target_fpr=0.1"]
+    _, path = ran(tmp_path, *wanted, "evaluation.overlays=0")
+    found = RunDirectory(path).manifest()["doubts"]
+    few, light = (line for line in found if "held-out images: about" in line or "grey levels" in line)
+    assert few.startswith(
+        "threshold from 4 held-out images: about 20 % of good parts will lie above it, not 10"
+    )
+    assert light.startswith("normal test images are 30 grey levels brighter than training images")
+    work(asked(*wanted))
+    assert capsys.readouterr().out.endswith(f"\nLook at this: {few}\n\nLook at this: {light}\n")
+    work(asked(*wanted, "data.holdout=0"))  # no threshold is wanted
+    assert capsys.readouterr().out.endswith(f"\n\nLook at this: {light}\n")
+
+
+def test_no_light_is_compared_where_no_image_reaches_the_network(another_light):
+    for file in (another_light / "part/train/good").iterdir():
+        noise = np.random.default_rng(int(file.stem)).integers(100, 110, (*SIZE, 3))
+        write_png(file, noise.astype(np.uint8))
+    looks, problems = examine(mvtec(another_light, crop="auto"))
+    assert [(problem.level, "data.crop=auto" in problem.text) for problem in problems] == [("problem", True)]
+    assert doubts(looks, 0.05) == []
 
 
 DOORS = [["anomaly_lab", "check"], ["anomaly_lab.check"]]
