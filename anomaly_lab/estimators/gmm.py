@@ -151,12 +151,12 @@ def k_means(vectors: Tensor, components: int, generator: Generator) -> Tensor:
 
     k-means++: Arthur, Vassilvitskii, 2007.
     """
-    row = int(torch.randint(len(vectors), (1,), generator=generator))
+    row = drawn(len(vectors), None, generator)
     centres = vectors[row : row + 1]
     closest = torch.full_like(vectors[:, 0], torch.inf)
     while len(centres) < components:
         closest = torch.minimum(closest, (vectors - centres[-1]).square().sum(dim=1))
-        row = int(torch.multinomial(closest.clamp(min=TINY).cpu(), 1, generator=generator))
+        row = drawn(len(vectors), closest.clamp(min=TINY), generator)
         centres = torch.cat([centres, vectors[row : row + 1]])
     for _ in range(LLOYD_STEPS):
         owner = nearest(vectors, centres, 1)[1].flatten()
@@ -164,3 +164,10 @@ def k_means(vectors: Tensor, components: int, generator: Generator) -> Tensor:
         mass = shares.sum(dim=0)[:, None]
         centres = torch.where(mass > 0, (shares.T @ vectors) / mass.clamp(min=1), centres)
     return shares
+
+
+def drawn(count: int, weights: Tensor | None, generator: Generator) -> int:
+    """Return one of so many rows: all are as likely, or in proportion to (N,) weights. Drawn on the CPU."""
+    if weights is None:
+        return int(torch.randint(count, (1,), generator=generator))
+    return int(torch.multinomial(weights.cpu(), 1, generator=generator))

@@ -34,6 +34,12 @@ class Standardizer(nn.Module):
         return (embedding.float() - self.mean_) / self.std_
 
 
+def enough(spread: Tensor, variance: float) -> int:
+    """Return how many of the (K,) singular values, largest first, explain this share of the variance."""
+    energy = spread.square().cpu().cumsum(dim=0)  # on a GPU a sum in running order is not deterministic
+    return int((energy < variance * energy[-1]).sum()) + 1
+
+
 @final
 class Pca(nn.Module):
     """Projects on the fewest principal components that explain enough of the variance.
@@ -62,9 +68,8 @@ class Pca(nn.Module):
         self.mean_ = vectors.mean(dim=0)
         with torch.autocast(vectors.device.type, enabled=False):
             _, spread, axes = torch.linalg.svd(vectors - self.mean_, full_matrices=False)
-        energy = spread.square().cpu().cumsum(dim=0)  # on a GPU a sum in running order is not deterministic
-        enough = int((energy < self.variance * energy[-1]).sum()) + 1
-        axes = axes[: max(1, min(enough, self.max_components, len(vectors) - 1, vectors.shape[1]))]
+        most = min(self.max_components, len(vectors) - 1, vectors.shape[1])
+        axes = axes[: max(1, min(enough(spread, self.variance), most))]
         # The decomposition leaves the signs open; the largest loading decides, so that every machine agrees.
         largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
         self.components_ = axes * largest.sign()

@@ -24,7 +24,8 @@ def enlarged(
     smoothed.
     """
     rows, columns = (
-        torch.from_numpy(_matrix(short, long, sigma, aligned)).to(coarse.device)
+        # A copy to a GPU that blocks waits for all that is computed there.
+        torch.from_numpy(_matrix(short, long, sigma, aligned)).to(coarse.device, non_blocking=coarse.is_cuda)
         for short, long in zip(coarse.shape[1:], size, strict=True)
     )
     with torch.autocast(coarse.device.type, enabled=False):
