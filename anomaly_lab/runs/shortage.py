@@ -1,4 +1,4 @@
-"""What the machine lacks, in one line: memory, room on a disk, shared memory for the loader's workers."""
+"""What the machine lacks, in one line: memory, room on a disk, shared memory, a deterministic kernel."""
 
 import errno
 import re
@@ -13,6 +13,10 @@ MEMORY = re.compile(
     r"allocate memory|out of memory|not enough memory|bad_alloc|CU\w+_STATUS_ALLOC_FAILED|signal: Killed"
 )
 SHARED = re.compile(r"shared memory|</torch_|/dev/shm|[Bb]us error")
+# The second is what torch says of cuBLAS, whose name follows.
+DETERMINISTIC = re.compile(
+    r"(\S+) does not have a deterministic implementation|is not deterministic because it uses (\w+)"
+)
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -38,6 +42,10 @@ def shortage(error: BaseException) -> str:
     if isinstance(error, MemoryError) or MEMORY.search(text) or _number(error) == errno.ENOMEM:
         ways_out = "give a smaller data.batch_size or data.image_size, or fewer data.workers"
         return f"too little memory ({_first_line(error)}); {ways_out}"
+    if found := DETERMINISTIC.search(text):
+        way_out = "give trainer.deterministic=warn, with which two runs may differ in their last digits"
+        operation = (found[1] or found[2]).strip("`'\"")
+        return f"trainer.deterministic: strict, but {operation} has no deterministic kernel here; {way_out}"
     if _number(error) in NO_ROOM:
         place = getattr(error, "filename", None) or "a disk"
         return f"{place}: has no room left; make room, and give the same command again"
