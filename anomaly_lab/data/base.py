@@ -91,9 +91,9 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             way_out = f"give one side or [height, width], at least {SMALLEST_SIDE}, and at most 2^26 pixels"
             raise ConfigError(f"data.image_size: {self.image_size}; {way_out}")
         self.left_out = LeftOut("", [])  # known once `roles` are
+        self.sources: Sequence[Path] = ()  # of training images that a data set writes from others
         self.crop_box: Sequence[float] | None = None
-        # The photograph that others are registered to, (h, w, 3) uint8.
-        self.reference: np.ndarray | None = None
+        self.reference: np.ndarray | None = None  # (h, w, 3) uint8; others are registered to it
 
     @abstractmethod
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
@@ -130,7 +130,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
 
     def reading_of(self, training: Sequence[Path]) -> Reading:
         """Return how photographs are read where these are the training images."""
-        white = white_of(training, self.max_megapixels) if self.white == "auto" else self.white
+        files = self.sources or training
+        white = white_of(files, self.max_megapixels) if self.white == "auto" else self.white
         return Reading(white, self.max_megapixels)
 
     @property

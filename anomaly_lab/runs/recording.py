@@ -136,8 +136,7 @@ def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Seq
 def listed(directory: RunDirectory) -> str:
     """Lay out the metrics and what makes them doubtful, a line each, for the log."""
     metrics = [f"\n  {name:26s} {value:.4f}" for name, value in directory.metrics().items()]
-    doubts = [f"
-  {line}" for line in shown(directory.doubts())]
+    doubts = [f"\n  {line}" for line in shown(directory.doubts())]
     return "".join(metrics + doubts)
 
 

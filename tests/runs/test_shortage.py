@@ -37,11 +37,8 @@ WORKER = "Caught RuntimeError in DataLoader worker process 0.\nTraceback:\nRunti
         (RuntimeError("worker (pid 7) is killed by signal: Bus error. It"), r"^data\.workers: .*/dev/shm;"),
         (RuntimeError(f"{WORKER} file </torch_1_2>: No space left on device (28)"), r"give data\.workers=0"),
         (
-            RuntimeError(
-                "upsample_bilinear2d_backward_out_cuda does not have a deterministic implementation, but"
-            ),
-            r"^trainer\.deterministic: strict, but upsample_bilinear2d_backward_out_cuda has no .* here; "
-            r"give trainer\.deterministic=warn",
+            RuntimeError("put_ does not have a deterministic implementation, but you set 'torch.use"),
+            r"^trainer\.deterministic: strict, but put_ has no .* here; give trainer\.deterministic=warn",
         ),
         (RuntimeError(CUBLAS), r"^trainer\.deterministic: strict, but CuBLAS has no deterministic kernel"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/d/a"), "^/d/a: has no room left; make room"),

@@ -26,6 +26,9 @@ from anomaly_lab.types import ImageRecord
 class SyntheticDefects(AnomalyDataModule):
     """A category in MVTec AD's layout, of which only the normal training images are used.
 
+    Photographs of any depth are written as a run on them sees them, in 8 bits of 0 to ``data.white``, all by
+    the white of those that are not kept. So an image and its spoiled copy differ by the defect alone.
+
     Attributes:
         test_share: of the training images is kept for testing, those with the smallest hashes of their names.
         written: where all images go, WRITTEN/CATEGORY, PNG files of ``written_size`` squared, named by
@@ -56,7 +59,8 @@ class SyntheticDefects(AnomalyDataModule):
     @cached_property
     def source(self) -> Reading:
         """How the photographs are read that the images are written from."""
-        return self.reading_of(self._shares()[1])
+        self.sources = self._shares()[1]
+        return self.reading_of(self.sources)
 
     def _shares(self) -> tuple[list[Path], list[Path]]:
         """Return the normal images that are kept for testing, and the rest."""

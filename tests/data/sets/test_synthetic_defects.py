@@ -53,6 +53,64 @@ def test_training_sees_none_of_them_and_writing_again_changes_nothing(overrides,
     assert all(record.image.read_bytes() == before[record.image] for record in again)
 
 
+KINDS = {"png": {}, "tif": {"compression": "tiff_lzw"}}
+
+
+@pytest.fixture(params=KINDS)
+def of_12_bits(request, overrides, tmp_path) -> list[str]:
+    """The photographs are grey, of 12 bits in files of 16, and of uneven sizes."""
+    for number, file in enumerate(sorted((tmp_path / "data/part/train/good").iterdir())):
+        rng = np.random.default_rng(number)
+        values = np.linspace(0, 3000, 64 * 80).reshape(64, 80) + rng.integers(0, 90, (64, 80))
+        values[5, 7] = 4095 - number
+        kind = request.param
+        Image.fromarray(values.astype(np.uint16)).save(file.with_suffix(f".{kind}"), **KINDS[kind])
+        if kind != "png":
+            file.unlink()
+    return overrides
+
+
+def test_photographs_of_12_bits_are_written_as_a_run_on_them_sees_them(of_12_bits, tmp_path):
+    """Training images here are those of data=mvtec, and a spoiled copy differs by its defect alone."""
+    wanted = [*of_12_bits, "data.image_size=64", "data.holdout=0"]
+    data = instantiate(composed(*wanted).data, _convert_="all")
+    data.setup("fit")
+    places = [word for word in wanted if not word.startswith(("data=", "data.written", "data.test_share"))]
+    source = instantiate(composed("data=mvtec", *places).data, _convert_="all")
+    source.setup("fit")
+    photographs = {record.image.stem: image for record, image in zip(*source.train[:2], strict=True)}
+
+    def stem(record):
+        return record.image.stem.rsplit("-", 1)[0]
+
+    normal = [*zip(*data.train[:2], strict=True)]
+    normal += [pair for pair in zip(*data.test[:2], strict=True) if not pair[0].label]
+    assert len(normal) == 10
+    for record, image in normal:
+        assert np.array_equal(image, photographs[stem(record)])
+        assert len(np.unique(image)) > 150  # of 256 grey levels; by 65535 they would be 17
+    spoiled = [row for row in zip(*data.test[:3], strict=True) if row[0].label]
+    assert spoiled
+    for record, image, mask in spoiled:
+        differs = (image != photographs[stem(record)]).any(axis=2)
+        assert differs.any()
+        assert not differs[~mask].any()
+    assert data.described()["white"] == 4095
+    assert data.notes == [
+        "data.white: 4095 is white in files of more than 8 bits, found on the training images"
+    ]
+
+
+def test_the_white_that_was_given_is_the_photographs(of_12_bits):
+    def darkest(white: str) -> float:
+        data = instantiate(composed(*of_12_bits, f"data.white={white}").data, _convert_="all")
+        data.setup("fit")
+        assert data.reading.white == int(white)
+        return data.train.images.mean()
+
+    assert darkest("65535") == pytest.approx(darkest("4095") / 16, rel=0.1)
+
+
 def test_a_share_that_is_none_is_named(overrides):
     with pytest.raises(ConfigError, match=r"data\.test_share=1\.5"):
         instantiate(composed(*overrides, "data.test_share=1.5").data, _convert_="all").records("test")
