@@ -8,19 +8,22 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from anomaly_lab.config import composing, own_code
 from anomaly_lab.config.command_line import prepare
 from anomaly_lab.config.messages import BUSY, explained, near, report
 from anomaly_lab.errors import ConfigError, Terminated
+from anomaly_lab.runs.jobs import Job, swept
 from anomaly_lab.runs.sweep_table import table
 from anomaly_lab.verbs import VERBS
 
@@ -124,42 +127,57 @@ def jobs(work: Work, verb: str) -> int:
     A sweep ends with a table of its jobs.
     """
     codes = [0]
-    cells: dict[tuple[str, ...], dict[str, float]] = {}
     broken: list[BrokenPipeError] = []
 
     def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
-        found = cells.setdefault(tuple(HydraConfig.get().overrides.task), {})  # seed=0,0 is one row
-        try:
-            found.update(work(composing.of_job(cfg)) or {})
-        except BrokenPipeError as error:
-            broken.append(error)  # raised again below: of what a job raises Hydra speaks before it ends
-        except Exception as error:
-            codes.append(report(error, tracebacks=TRACEBACKS))  # caught here: the other jobs of a sweep go on
-        finally:
-            tidy()
+        asked: Any = HydraConfig.get()
+        number = asked.job.num if asked.mode == RunMode.MULTIRUN else 0
+        cells.add(number, done(work, cfg, list(asked.overrides.task), broken))
 
-    try:
-        check_first_word()
-        prepare(verb)
-        hydra.main(version_base="1.3", config_path=str(own_code.ROOT / "conf"), config_name="config")(job)()
-        if broken:
-            raise broken[0]
-        if len(cells) > 1:
-            close([(list(given), metrics) for given, metrics in cells.items()], skipped=codes.count(BUSY))
-    except BrokenPipeError:
-        raise
-    except (Exception, KeyboardInterrupt, SystemExit, Terminated) as error:
-        codes.append(report(explained(error), tracebacks=TRACEBACKS))
+    with swept() as cells:
+        try:
+            check_first_word()
+            prepare(verb)
+            conf = str(own_code.ROOT / "conf")
+            hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
+            if broken:
+                raise broken[0]
+            close(cells.all())
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt, SystemExit, Terminated) as error:
+            codes.append(report(explained(error), tracebacks=TRACEBACKS))
+        codes += [cell.code for cell in cells.all()]
     return max(codes, key=[0, BUSY, 1, 130, 143].index)
 
 
-def close(cells: list[tuple[list[str], dict[str, float]]], *, skipped: int) -> None:
+def done(work: Work, cfg: DictConfig, given: list[str], broken: list[BrokenPipeError]) -> Job:
+    """Do a job, past any error, as the others of a sweep go on; a closed pipe goes to ``broken``."""
+    metrics: dict[str, float] = {}
+    code = 0
+    try:
+        metrics = work(composing.of_job(cfg)) or {}
+    except BrokenPipeError as error:
+        broken.append(error)  # raised later: of what a job raises Hydra speaks before it ends
+    except Exception as error:
+        code = report(error, tracebacks=TRACEBACKS)
+    finally:
+        tidy()
+    return Job(given, metrics, code)
+
+
+def close(cells: Sequence[Job]) -> None:
     """Print the table of a sweep, and last what is left to do."""
-    if any(metrics for _, metrics in cells):
-        print(table(cells), flush=True)
-    if skipped:
+    rows: dict[tuple[str, ...], dict[str, float]] = {}
+    for cell in cells:
+        rows.setdefault(tuple(cell.given), {}).update(cell.metrics)  # seed=0,0 is one row
+    if len(rows) < 2:
+        return
+    if any(rows.values()):
+        print(table([(list(given), metrics) for given, metrics in rows.items()]), flush=True)
+    if skipped := sum(cell.code == BUSY for cell in cells):
         why = "as other processes work on them; give the same command again later"
-        print(f"anomaly_lab: {skipped} of {len(cells)} runs skipped, {why}", file=sys.stderr)
+        print(f"anomaly_lab: {skipped} of {len(rows)} runs skipped, {why}", file=sys.stderr)
 
 
 def tidy() -> None:

@@ -59,14 +59,14 @@ def run(asked: Composition) -> Finished:
     method.tell(plan)
     parts.data.setup("fit")  # decodes every image, so that a damaged file fails before anything is written
     with locked(directory.path):
-        if directory.wants_a_run(identity.made_from, retry=True):  # another process may have done it
+        if wanted := directory.wants_a_run(identity.made_from, retry=asked.retries):  # else another did it
             manifest = asked.described() | identity.described() | parts.data.described() | provenance(device)
             manifest |= {"differs": checked.differs}
             if not cfg.resume:
                 directory.forget_training()
             with recording(directory, OmegaConf.to_yaml(cfg, resolve=True), asked.overrides, manifest):
                 fit_and_test(parts, method, directory, identity, checked.config)
-    return finished(directory, before=False)
+    return finished(directory, before=not wanted)
 
 
 @one_line()

@@ -1,6 +1,7 @@
 """One process at a time works on a run directory, and one at a time on a training."""
 
 import fcntl
+import logging
 import os
 import socket
 import stat
@@ -13,6 +14,8 @@ from typing import NamedTuple, Self, TextIO
 
 from anomaly_lab.errors import BusyError, RunError
 
+log = logging.getLogger(__name__)
+SWEEP = "ANOMALY_LAB_SWEEP"  # the variable that says which sweep a process does a job of, if any
 HEARTBEAT_SECONDS = 30
 LIVES = 4 * HEARTBEAT_SECONDS  # after a heartbeat
 KEPT = {".ckpt", ".csv", ".json", ".log", ".npz", ".part", ".png", ".txt", ".yaml"}  # what a run keeps
@@ -25,12 +28,24 @@ class Holder(NamedTuple):
     host: str
     pid: str
     boot: str = ""  # of the kernel that runs; empty if that says none
+    sweep: str = ""  # that the process does a job of, if any
 
     @classmethod
     def this(cls) -> Self:
         """Return this process."""
         file = Path("/proc/sys/kernel/random/boot_id")
-        return cls(socket.gethostname(), str(os.getpid()), file.read_text().strip() if file.exists() else "")
+        boot = file.read_text().strip() if file.exists() else ""
+        return cls(socket.gethostname(), str(os.getpid()), boot, os.environ.get(SWEEP, ""))
+
+    @classmethod
+    def of(cls, file: TextIO) -> Self | None:
+        """Return who an opened file names, if it does."""
+        file.seek(0)
+        words = ["" if word == "-" else word for word in file.read().split()]
+        return cls(*words) if 2 <= len(words) <= len(cls._fields) else None
+
+    def __str__(self) -> str:
+        return " ".join(word or "-" for word in self)
 
     def elsewhere(self) -> bool:
         """Say whether it runs on another kernel, where flock may not reach.
@@ -40,10 +55,24 @@ class Holder(NamedTuple):
         here = Holder.this()
         return self.host != here.host and (not self.boot or self.boot != here.boot)
 
+    def beside(self) -> bool:
+        """Say whether it does another job of the same sweep."""
+        return bool(self.sweep) and self.sweep == Holder.this().sweep
+
+
+class Held(NamedTuple):
+    """Why a file cannot be had."""
+
+    reason: str
+    beside: bool  # another job of this sweep has it
+
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder, which is made if need be, while the body runs.
+
+    Another job of the same sweep that holds it is waited for: some keys make no other run, and a launcher may
+    start both at once.
 
     Raises:
         RunError: the folder is not there and cannot be made, or something in it would lead writing elsewhere.
@@ -54,10 +83,18 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{folder}: cannot be made ({error.strerror}); give another runs=FOLDER") from error
     _check_plain(folder)
-    with _held(folder / ".lock") as other:
-        if other is not None:
-            raise BusyError(f"{folder}: {other}; skipped, give the same command again later")
-        yield
+    said = "waits for another job of this sweep, which does the same run"
+    while True:
+        with _held(folder / ".lock") as other:
+            if other is None:
+                yield
+                return
+        if not other.beside:
+            raise BusyError(f"{folder}: {other.reason}; skipped, give the same command again later")
+        if said:
+            log.info("%s: %s", folder, said)
+        said = ""
+        time.sleep(PATIENCE)
 
 
 @contextmanager
@@ -92,25 +129,24 @@ def forget_dead(file: Path) -> None:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[str | None]:
+def _held(path: Path) -> Iterator[Held | None]:
     """Hold a file while the body runs; gives who has it, and holds nothing, if a living process does.
 
     flock ends with its holder; across hosts, where flock may not reach, the file's heartbeat tells.
     """
     with path.open("a+") as file:
-        file.seek(0)
-        words = file.read().split()
-        holder = Holder(*words) if len(words) in {2, 3} else None
+        holder = Holder.of(file)
         age = time.time() - os.fstat(file.fileno()).st_mtime
         if holder is not None and holder.elsewhere() and age < LIVES:
-            yield f"{holder.host} works on it, or did {age:.0f} s ago"
+            yield Held(f"{holder.host} works on it, or did {age:.0f} s ago", holder.beside())
             return
-        if not _taken(file, holder) or not _is_there(file, path):
-            yield "another process works on it"
+        if not _taken(file) or not _is_there(file, path):
+            holder = Holder.of(file)
+            yield Held("another process works on it", holder is not None and holder.beside())
             return
         os.ftruncate(file.fileno(), 0)
         with suppress(OSError):  # a full disk: what the run writes first says so, and flock holds
-            os.write(file.fileno(), " ".join(Holder.this()).encode())
+            os.write(file.fileno(), str(Holder.this()).encode())
         ended = threading.Event()
         threading.Thread(target=_beat, args=(file.fileno(), ended), daemon=True).start()
         try:
@@ -142,16 +178,20 @@ def _is_there(file: TextIO, path: Path) -> bool:
     return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
-def _taken(file: TextIO, holder: Holder | None) -> bool:
+def _taken(file: TextIO) -> bool:
     """Take the lock.
 
-    The loader workers of a killed holder keep it for some seconds more, which are waited for.
+    The loader workers of a killed holder keep it for some seconds more, which are waited for; and so is a
+    holder that has yet to write who it is.
     """
-    for _ in range(40):
+    for turn in range(40):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if holder is None or Path("/proc", holder.pid).exists() or not Path("/proc/self").exists():
+            holder = Holder.of(file)
+            unknown = holder is None and turn >= 4
+            lives = holder is not None and Path("/proc", holder.pid).exists()
+            if unknown or lives or not Path("/proc/self").exists():
                 return False
             time.sleep(0.25)
         else:

@@ -1,5 +1,8 @@
 """One process at a time works on a run directory: a living holder keeps it, a dead one does not."""
 
+import fcntl
+import io
+import logging
 import multiprocessing
 import os
 import threading
@@ -59,6 +62,38 @@ def test_a_killed_holder_leaves_it_free_where_flock_reaches(host, boot, free, tm
     dead = Holder(here.host if host == "ours" else host, "4711", here.boot if boot == "ours" else boot)
     (tmp_path / ".lock").write_text(" ".join(dead))
     assert is_free(tmp_path) == free
+
+
+@pytest.mark.parametrize(("ours", "theirs", "waits"), [("a", "a", True), ("a", "b", False), ("", "", False)])
+def test_a_job_waits_for_another_one_of_its_sweep_alone(ours, theirs, waits, tmp_path, monkeypatch, caplog):
+    """Also for one of another host, where only the file tells."""
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setenv(lock.SWEEP, ours)
+    here = Holder.this()
+    (tmp_path / ".lock").write_text(str(Holder("otherhost", "4711", "", theirs)))
+    gone = threading.Timer(0.3, (tmp_path / ".lock").write_text, [""])
+    gone.start()
+    with caplog.at_level(logging.INFO, "anomaly_lab"):
+        assert is_free(tmp_path) is waits
+    assert caplog.text.count("waits for another job of this sweep, which does the same run") == waits
+    gone.join()
+    assert str(here).split() == [here.host, here.pid, here.boot or "-", here.sweep or "-"]
+    assert Holder.of(io.StringIO(str(here))) == here
+
+
+def test_who_has_just_taken_a_lock_is_given_time_to_say_who_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setenv(lock.SWEEP, "a")
+    (tmp_path / ".lock").write_text("")
+    with (tmp_path / ".lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        said = threading.Timer(0.3, (tmp_path / ".lock").write_text, [str(Holder.this())])
+        ended = threading.Timer(0.8, fcntl.flock, [file, fcntl.LOCK_UN])
+        said.start()
+        ended.start()
+        assert is_free(tmp_path)
+        said.join()
+        ended.join()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -3,12 +3,14 @@
 import csv
 import logging
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from anomaly_lab.errors import RunError
 from anomaly_lab.runs import lock, reuse
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.lock import Holder, in_turn
@@ -177,3 +179,40 @@ def test_a_run_killed_once_its_weights_were_kept_leaves_no_lock_behind(tmp_path)
         assert not left.exists()
     with in_turn(left, lambda: None), trained_once(directory, "h"):  # a living process stands in its turn
         assert left.exists()
+
+
+@pytest.mark.parametrize("ends", ["done", "failed"])
+def test_a_job_of_a_sweep_takes_what_another_one_made_of_the_same_run(ends, tmp_path, monkeypatch, caplog):
+    """The other one began at the same time, as two jobs of a parallel launcher do."""
+    wanted = ["model=nearest", *on_tree(mvtec_tree(tmp_path / "data")), "data.image_size=32"]
+    wanted += ["evaluation.overlays=0", "evaluation.bootstrap=0"]
+    metrics, path = ran(tmp_path, *wanted)
+    made = manifest(path)
+    before = (path / "model.ckpt").stat()
+    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+    monkeypatch.setenv(lock.SWEEP, "one")
+    held = threading.Event()
+
+    def other() -> None:
+        with lock.locked(path):
+            RunDirectory(path).write_json("manifest.json", made | {"status": "running"})
+            held.set()
+            time.sleep(1)
+            RunDirectory(path).write_json("manifest.json", made | {"status": ends, "error": "DataError: bad"})
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert held.wait(30)
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "anomaly_lab"):
+        if ends == "failed":
+            with pytest.raises(
+                RunError, match=r"failed before \(DataError: bad\); skipped, give retry=failed"
+            ):
+                ran(tmp_path, *wanted, sweeping=True)
+        else:
+            assert ran(tmp_path, *wanted, sweeping=True) == (metrics, path)
+            assert "finished before, skipped" in caplog.text
+    thread.join()
+    assert "waits for another job of this sweep" in caplog.text
+    assert (path / "model.ckpt").stat() == before
