@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test processors check docs format bench gpu clean
+.PHONY: help demo test processors lowest newest check docs format bench gpu clean
 PYTHON ?= python3
 BIN := .venv/bin
 # Two threads that sleep while they wait: a busy neighbour on the same cores costs little.
@@ -32,6 +32,23 @@ processors: .venv/installed ## run the tests with the kernels of older processor
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist worksteal
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n 2 --dist worksteal
 
+.venv-lowest/installed: pyproject.toml tests/support/floors.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "the oldest releases are for Python 3.11: make lowest PYTHON=python3.11")'
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python tests/support/floors.py dev > .venv-lowest/floors.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/floors.txt -e '.[dev]'
+	@touch $@
+
+lowest: .venv-lowest/installed ## run the tests with the oldest releases that pyproject.toml allows
+	.venv-lowest/bin/python -m pip list --disable-pip-version-check
+	.venv-lowest/bin/python -m pytest -n 2 --dist worksteal
+
+newest: ## run the tests with the newest releases there are
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -e '.[dev]'
+	.venv-newest/bin/python -m pip list --disable-pip-version-check
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal
+
 check: .venv/installed ## lint, types, import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -52,4 +69,4 @@ gpu: .venv/installed ## on a machine with a CUDA device: its tests, its speed, t
 	$(BIN)/python -m tests.gpu $(GPU)
 
 clean: ## remove everything that was made here, but the runs
-	rm -rf .venv build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo docs/_build
+	rm -rf .venv .venv-lowest .venv-newest build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo docs/_build
