@@ -1,7 +1,9 @@
 """The demo data: layout, exact masks, drawn whole or not at all, and no global statistic solves it."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import cv2
 import numpy as np
@@ -118,6 +120,22 @@ def test_two_runs_at_once_draw_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         list(pool.map(write_demo, [tmp_path] * 3, ["nut"] * 3))
     assert drawn == ["nut"]
     assert len(contents(tmp_path / "nut")) == 13
+
+
+@pytest.mark.usefixtures("few")
+def test_pictures_are_drawn_two_at_a_time_on_two_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = Barrier(2, timeout=20)  # one alone would wait in vain, and raise
+    monkeypatch.setattr(demo_parts, "render", lambda *picture: both.wait() >= 0 and render(*picture))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    write_demo(tmp_path, "chip")
+    image, _, mask = render("chip", "test", "scratch", 0)
+    drawn = (
+        tmp_path / "chip" / name for name in ("test/scratch/000.png", "ground_truth/scratch/000_mask.png")
+    )
+    assert np.array_equal(np.asarray(Image.open(next(drawn))), image)
+    assert np.array_equal(np.asarray(Image.open(next(drawn))) > 0, mask)
 
 
 @pytest.mark.usefixtures("few")

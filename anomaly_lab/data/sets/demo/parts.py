@@ -5,8 +5,10 @@ them.
 """
 
 import fcntl
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -134,12 +136,19 @@ def save(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def draw(folder: Path, category: str) -> None:
-    """Draw all pictures and masks of a category; the mark that it is complete comes last."""
-    for split, kind, number in plan(category):
+    """Draw all pictures and masks of a category, several at once; the mark that it is complete comes last."""
+
+    def draw_one(picture: tuple[str, str, int]) -> None:
+        split, kind, number = picture
         image, _, mask = render(category, split, kind, number)
         save(folder / image_name(split, kind, number), image)
         if kind != "good":
             save(folder / mask_name(kind, number), mask * np.uint8(255))
+
+    # Few, as a picture takes a dozen planes of a megabyte while it is drawn.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(draw_one, plan(category)):
+            pass  # raises what drawing raised, and leaves out what has not begun
     (folder / MARK).write_text(VERSION)
 
 
