@@ -87,6 +87,19 @@ def test_a_command_with_code_of_ones_own_runs(done, arguments, desk, capfd):
     assert done(arguments) == 0, capfd.readouterr().err
 
 
+@pytest.mark.parametrize("page", pages("README.md", "docs/start.md"), ids=lambda page: page.stem)
+def test_the_first_command_leaves_maps_where_the_page_says(page, done, desk, capfd):
+    first = next(commands(page))
+    assert first == ["model=patchcore_small", "data=demo"]
+    said = re.search(r"`(runs/[\w/]+/)run-HASH-seed0`", page.read_text())
+    assert done([*first, f"tag={page.stem.lower()}", "evaluation.overlays=3"]) == 0, capfd.readouterr().err
+    (folder,) = (desk / said[1]).glob(f"{page.stem.lower()}-*-seed0")
+    assert len(list((folder / "maps").glob("*.png"))) == 3
+    shown = capfd.readouterr()
+    assert f"{said[1]}{folder.name}" in shown.out + shown.err
+    assert "image_auroc" in shown.out + shown.err
+
+
 def test_there_are_commands_and_all_the_code_of_extend_is_in_files(desk):
     assert len(GUIDE_COMMANDS) > 20
     assert len(OWN_COMMANDS) > 5

@@ -47,7 +47,8 @@ def test_training_writes_one_row_a_step(tree, tmp_path):
 
 
 def test_training_csv_holds_the_rate_that_each_step_took(tree, tmp_path):
-    _, path = ran(tmp_path, *tiny(tree, "draem_small"), "trainer.max_steps=10", "model.warmup=0.4")
+    schedule = ("model.warmup=0.4", "model.milestones=[0.8,0.9]", "model.gamma=0.2")
+    _, path = ran(tmp_path, *tiny(tree, "draem_small"), "trainer.max_steps=10", *schedule)
     with (path / "training.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     full = 2e-3

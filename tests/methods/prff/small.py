@@ -9,7 +9,11 @@ from tests.support.runs import composed
 from tests.support.training import told
 
 OFF = ("model.fusion=false", "model.discriminator=unet", "model.progressive.iterations=1")
-AS_DRAEM = (*OFF, "model.learning_rate=2e-3", "model.discriminator_learning_rate=2e-3")
+AS_DRAEM = (
+    *OFF,
+    *("model.learning_rate=2e-3", "model.discriminator_learning_rate=2e-3"),
+    *("model.milestones=[0.4,0.55,0.7,0.8,0.9]", "model.gamma=0.4"),
+)
 
 
 def built(*overrides: str) -> AnomalyMethod:
