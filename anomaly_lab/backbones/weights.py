@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import importlib.util
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +75,29 @@ def _created(name: str, overlay: dict[str, Any], making: dict[str, Any]) -> Any:
     A file must have a value for each of its weights, which timm does not ask.
     """
     if "state_dict" in overlay:
-        # Where no weight of the file arrives, what the constructor put there stays instead of NaN.
-        marked = {
-            "state_dict": {k: torch.full_like(v, torch.nan) for k, v in _floating(overlay["state_dict"])}
-        }
-        probe = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=marked, **making)
-        for key, value in _floating(probe.state_dict()):
-            if not value.isnan().all():
-                raise ValueError(f"the file has no value for {key.removeprefix('model.')}")
+        forms = {key: (value.shape, value.dtype) for key, value in _floating(overlay["state_dict"])}
+        asked = name, repr(making), tuple(forms.items())
+        if asked not in _lacking:
+            _lacking[asked] = _without_value(name, forms, making)
+        if _lacking[asked]:
+            raise ValueError(f"the file has no value for {_lacking[asked]}")
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **making)
+
+
+_lacking: dict[Any, str] = {}  # what was found, as the jobs of a sweep ask the same of the same file
+
+
+def _without_value(
+    name: str, forms: Mapping[str, tuple[torch.Size, torch.dtype]], making: dict[str, Any]
+) -> str:
+    """Return a weight of the network that no tensor of these names and shapes arrives at, or nothing."""
+    # Where no weight of the file arrives, what the constructor put there stays instead of NaN.
+    marked = {key: torch.full(shape, torch.nan, dtype=dtype) for key, (shape, dtype) in forms.items()}
+    with torch.random.fork_rng(devices=[]):  # a run's numbers hang on no question that was asked before it
+        overlay = {"state_dict": marked}
+        probe = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **making)
+    values = _floating(probe.state_dict())
+    return next((key.removeprefix("model.") for key, value in values if not value.isnan().all()), "")
 
 
 def _sound(network: Any) -> Any:
