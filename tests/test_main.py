@@ -30,8 +30,7 @@ CONF = {
     "conf/model/draem_small.yaml": "# @package _global_\ndefaults: [override /synthesis: perlin]\n"
     "model: {_target_: x.Draem, lr: 0.1}\ndata: {size: 128}\n"
     "trainer: {max_epochs: 7}\nevaluation: {overlays: 3}\n",
-    "conf/model/nearest.yaml": "# @package _global_\n"
-    "model: {_target_: x.Nearest}\ntrainer: {max_epochs: 1}\n",
+    "conf/model/nearest.yaml": "# @package _global_\nmodel: {_target_: x.Nearest}\ntrainer: {max_epochs: 1}",
     "conf/model/broken.yaml": "# @package _global_\nmodel: {_target_: x.B\n  x: 3\n",
     "experiments/table.yaml": "tag: table\n"
     "hydra: {mode: MULTIRUN, sweeper: {params: {model: 'nearest,draem_small', seed: '1,2'}}}",

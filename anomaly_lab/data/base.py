@@ -18,7 +18,7 @@ from anomaly_lab.data import decoding, splits
 from anomaly_lab.data.augment.base import Augmentation
 from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset, leave_signals
 from anomaly_lab.data.decoding import Split
-from anomaly_lab.data.geometry import Geometry
+from anomaly_lab.data.geometry import Geometry, sides_of
 from anomaly_lab.data.images import WHITES, Reading, read_image, white_of
 from anomaly_lab.data.left_out import LeftOut, left_out, watched
 from anomaly_lab.data.part_box import part_box
@@ -27,8 +27,6 @@ from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, EvalBatch, ImageRecord, TrainBatch, in_unit_range
 
-SMALLEST_SIDE = 8  # of an image, in pixels; below it there is nothing to see
-MOST_PIXELS = 2**26  # of a network's image: 8192 x 8192, 0.8 GB as float32
 FEW_NORMALS = 16  # training images that centre the histograms where nothing is held out
 
 
@@ -86,10 +84,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             name = Path(os.path.normpath(self.category)).name.lstrip(".") or "NAME"
             way_out = f"give data.category={name}, and the folder that holds it as data.root"
             raise ConfigError(f"data.category: {self.category!r} is no plain name of a folder; {way_out}")
-        sides = [self.image_size] * 2 if isinstance(self.image_size, int) else self.image_size
-        if len(sides) != 2 or min(sides) < SMALLEST_SIDE or sides[0] * sides[1] > MOST_PIXELS:
-            way_out = f"give one side or [height, width], at least {SMALLEST_SIDE}, and at most 2^26 pixels"
-            raise ConfigError(f"data.image_size: {self.image_size}; {way_out}")
+        sides_of(self.image_size)
         self.left_out = LeftOut("", [])  # known once `roles` are
         self.sources: Sequence[Path] = ()  # of training images that a data set writes from others
         self.crop_box: Sequence[float] | None = None
@@ -192,10 +187,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         """
         if self.crop_box is None and self.crop is not None:
             self.crop_box = self._part_box() if self.crop == "auto" else self.crop
-        size = self.image_size
-        height, width = (size, size) if isinstance(size, int) else size
         crop = None if self.crop_box is None else tuple(self.crop_box)
-        return Geometry((height, width), self.fit, self.center_crop, crop)
+        return Geometry(sides_of(self.image_size), self.fit, self.center_crop, crop)
 
     def _part_box(self) -> tuple[float, float, float, float]:
         training = [record.image for record in self.roles["train"]]

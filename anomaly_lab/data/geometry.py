@@ -3,6 +3,7 @@
 Nothing else resizes an input.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, final
 
@@ -11,6 +12,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from anomaly_lab.errors import ConfigError
+
+SMALLEST_SIDE = 8  # of an image, in pixels; below it there is nothing to see
+MOST_PIXELS = 2**26  # of a network's image: 8192 x 8192, 0.8 GB as float32
 
 
 class Box(NamedTuple):
@@ -32,6 +36,15 @@ class Placement(NamedTuple):
 
     source: Box
     target: Box
+
+
+def sides_of(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return height and width. ConfigError: they are not two, or of a size that no network's image has."""
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or min(sides) < SMALLEST_SIDE or sides[0] * sides[1] > MOST_PIXELS:
+        way_out = f"give one side or [height, width], at least {SMALLEST_SIDE}, and at most 2^26 pixels"
+        raise ConfigError(f"data.image_size: {image_size}; {way_out}")
+    return sides
 
 
 @final
