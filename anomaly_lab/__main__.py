@@ -177,7 +177,7 @@ def close(cells: Sequence[Job]) -> None:
         print(table([(list(given), metrics) for given, metrics in rows.items()]), flush=True)
     if skipped := sum(cell.code == BUSY for cell in cells):
         why = "as other processes work on them; give the same command again later"
-        print(f"anomaly_lab: {skipped} of {len(rows)} runs skipped, {why}", file=sys.stderr)
+        print(f"anomaly_lab: {skipped} of {len(cells)} runs skipped, {why}", file=sys.stderr)
 
 
 def tidy() -> None:

@@ -20,6 +20,7 @@ from anomaly_lab.data.images import Reading, read_image
 from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import ConfigError, RunError, UserError
 from anomaly_lab.evaluation.predictor import Predictor
+from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.runs.checkpoints import built_for
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.reading import one_line
@@ -51,8 +52,8 @@ class LoadedRun:
         except Exception as error:  # a damaged folder, or a stranger's, raises almost anything
             cause = mendable(error)
             if isinstance(cause, RunError):
-                raise cause from error
-            reason = one_line(cause or error)
+                raise cause from None
+            reason = one_line(cause or error, 1000)
             made = f"it was made at commit {one_line(manifest.get('git_commit')):.8}"
             misfit = isinstance(error, ConfigError | InstantiationException)
             what = "its config does not fit this version of anomaly_lab" if misfit else "cannot be loaded"
@@ -79,11 +80,15 @@ class LoadedRun:
         build = partial(instantiate, cfg.model, _convert_="all")
         weights = (directory.checkpoint, manifest["training_hash"])
         # One's own code is trusted, and need not build without memory.
-        self.method = built_for(build, *weights, outline=not checked.own_modules)
-        self.method.check_size(*self.geometry.size)
+        outline = None if checked.own_modules else self._check_size
+        self.method = built_for(build, *weights, outline=outline)
+        self._check_size(self.method)
         self.method.eval()
         self.bf16 = cfg.trainer.precision == "bf16-mixed"
         self.threshold: float | None = directory.metrics().get("threshold")
+
+    def _check_size(self, method: AnomalyMethod) -> None:
+        method.check_size(*self.geometry.size)
 
     def read(self, path: str | Path) -> np.ndarray:
         """Return a photograph, (h, w, 3) uint8 RGB, with the white value of the run's own images.
@@ -120,8 +125,13 @@ class LoadedRun:
                 raise
             except Exception as error:  # weights of other sizes than the config's raise almost anything
                 size = "{} x {}".format(*self.geometry.size)
-                said = shortage(error) or f"{type(error).__name__}: {one_line(error)}"
-                raise RunError(f"{self.path}: cannot score images of {size} pixels ({said})") from error
+                said = f"{type(error).__name__}: {one_line(error)}"
+                way_out = "its config.yaml and model.ckpt may be of different runs"
+                if shortage(error):
+                    way_out = f"give predict a smaller batch_size, now {batch_size}"
+                raise RunError(
+                    f"{self.path}: cannot score images of {size} pixels ({said}); {way_out}"
+                ) from error
         return Prediction(*(torch.cat(values) for values in zip(*predictions, strict=True)))
 
     def _placed(self, array: np.ndarray) -> np.ndarray:

@@ -29,11 +29,11 @@ class _Remembering:
     """
 
     def __init__(self) -> None:
-        self.read: dict[tuple[str, int, int], bytes] = {}
+        self.read: dict[tuple[str, int, int, int], bytes] = {}
 
     def load(self, file: TextIO) -> Any:
         status = os.fstat(file.fileno())
-        key = (os.path.realpath(file.name), status.st_mtime_ns, status.st_size)
+        key = (os.path.realpath(file.name), status.st_mtime_ns, status.st_size, status.st_ino)
         if key not in self.read:
             self.read[key] = pickle.dumps(OmegaConf.load(file))
         return pickle.loads(self.read[key])

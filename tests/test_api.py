@@ -345,7 +345,10 @@ def test_what_a_constructor_refuses_is_told_in_its_own_words(handed):
 def test_a_config_and_weights_of_different_runs_are_one_line_when_they_score(handed):
     spoilt(handed, "data.image_size", 32)  # the weights hold images of 16 x 16
     images = [np.zeros((40, 40, 3), np.uint8)]
-    with pytest.raises(RunError, match=rf"^{handed}: cannot score images of 32 x 32 pixels \(.+\)$"):
+    with pytest.raises(
+        RunError,
+        match=rf"^{handed}: cannot score images of 32 x 32 pixels \(.+\); its config\.yaml and model\.ckpt",
+    ):
         anomaly_lab.load(handed).predict(images)
     spoilt(handed, "data.image_size", 16)
     run = anomaly_lab.load(handed)

@@ -1,5 +1,6 @@
 """Checkpoints: tensors and plain types only, and only those of the recipe asked for."""
 
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from anomaly_lab.runs.reading import one_line
 
 AGAIN = "remove it to train again"
 MOST_PARTS = 30_000  # modules and parameters that a network is built from; the largest of timm have 5,000
+# Modules of which no checkpoint names anything; a name from the stack (None) is what torch refuses, too.
+NEVER_CALLED = {"builtins", "__builtin__", "_codecs", "None"}
 TIED = 4  # names at most that a weight has on the average
 
 
@@ -34,10 +37,8 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
         raise RunError(f"{file}: is no file; {AGAIN}")
     try:
         size = file.stat().st_size
-        with zipfile.ZipFile(file) as records:
-            unpacked = sum(record.file_size for record in records.infolist())
-        if unpacked > size:  # torch writes records as they are
-            raise RunError(f"{file}: is packed, so no run wrote it; {AGAIN}")
+        if strange := _strange(file, size):
+            raise RunError(f"{file}: {strange}, so no run wrote it; {AGAIN}")
         with warnings.catch_warnings(action="ignore"):  # of kinds of tensor that no run writes
             content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         problem = _problem(content, training_hash, size)
@@ -48,6 +49,19 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
     if problem:
         raise RunError(f"{file}: {problem}; {AGAIN}")
     return content
+
+
+def _strange(file: Path, size: int) -> str:
+    """Say what in the form of a file would take more memory than its bytes, or nothing."""
+    with zipfile.ZipFile(file) as records:
+        if sum(record.file_size for record in records.infolist()) > size:  # torch writes records as they are
+            return "is packed"
+        lists = [records.read(name) for name in records.namelist() if name.endswith(".pkl")]
+    for code, named, _ in (step for content in lists for step in pickletools.genops(content)):
+        # torch lets a file call a few functions of Python's own; one makes bytes of any number.
+        if code.name in {"GLOBAL", "INST", "STACK_GLOBAL"} and str(named).split()[0] in NEVER_CALLED:
+            return f"calls {one_line(named)}"
+    return ""
 
 
 def _problem(content: Any, training_hash: str, size: int) -> str:
@@ -85,22 +99,27 @@ def load_weights(method: AnomalyMethod, file: Path, training_hash: str) -> None:
 
 
 def built_for(
-    build: Callable[[], AnomalyMethod], file: Path, training_hash: str, *, outline: bool
+    build: Callable[[], AnomalyMethod],
+    file: Path,
+    training_hash: str,
+    *,
+    outline: Callable[[AnomalyMethod], None] | None,
 ) -> AnomalyMethod:
     """Return the method that ``build`` makes, with the weights of a checkpoint.
 
     With ``outline`` it is built without memory first, as what is asked for may be of any size: only if the
-    weights fit is it built in earnest.
+    weights fit, and ``outline`` does not raise for what was built, is it built in earnest.
 
     Raises:
         RunError: as `read_checkpoint`, or the weights do not fit the method.
     """
     content = read_checkpoint(file, training_hash)
-    if outline:
+    if outline is not None:
         with torch.device("meta"), _few_parts(file):
             outlined = build()
         sizes = {name: value.to("meta") for name, value in content["state_dict"].items()}
         _give(outlined, content | {"state_dict": sizes}, file)
+        outline(outlined)
     method = build()
     _give(method, content, file)
     return method

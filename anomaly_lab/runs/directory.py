@@ -35,10 +35,10 @@ class RunDirectory:
         """Return metrics.json, empty if there is none. RunError: a value is no number."""
         file = self.path / "metrics.json"
         found = read_json(file)
-        if wrong := [name for name, value in found.items() if not (name.isprintable() and _is_number(value))]:
-            raise RunError(
-                f"{file}: is damaged ({one_line(wrong[0])} is no number); remove the folder to run again"
-            )
+        wrong = [f"{name} is no number" for name, value in found.items() if not _is_number(value)]
+        wrong += [f"{name} is no name" for name in found if not name.isprintable()]
+        if wrong:
+            raise RunError(f"{file}: is damaged ({one_line(wrong[0])}); remove the folder to run again")
         return found
 
     def doubts(self) -> list[str]:

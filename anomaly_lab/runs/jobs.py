@@ -1,15 +1,18 @@
 """What came of the jobs of a sweep, also where a launcher does them in processes of their own."""
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, final
 from uuid import uuid4
 
 from anomaly_lab.runs.lock import SWEEP, Holder
+
+log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
@@ -39,9 +42,11 @@ class Jobs:
             self.own.append(cell)
             return
         file = self.folder / f"{number:06d}.json"
-        with suppress(OSError):
+        try:
             file.with_suffix(".part").write_text(json.dumps(cell), encoding="utf-8")
             file.with_suffix(".part").replace(file)
+        except OSError as error:
+            log.warning("%s: cannot be written (%s); what this job did stands in its run", file, error)
 
     def all(self) -> list[Job]:
         """Return the jobs that were done until now, in the order of the sweep."""

@@ -14,15 +14,22 @@ import numpy as np
 from anomaly_lab.synthesis.noise import perlin
 
 Pattern = tuple[np.ndarray, np.ndarray]
+SHARED = 2**26  # bytes of textures that a process keeps
 Family = Callable[[tuple[int, int], np.random.Generator], Pattern]
 
 
-@lru_cache(maxsize=1)
 def make_textures(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
     """Return (count, H, W, 3) uint8 RGB, read-only: the jobs of a sweep, who all want the same, share them.
 
+    Those of over `SHARED` bytes are made anew, so that a process does not keep them when they are not used.
     The families take turns, and a third of the textures mixes in a second one.
     """
+    make = _made if 3 * count * size[0] * size[1] <= SHARED else _made.__wrapped__
+    return make(count, size, seed)
+
+
+@lru_cache(maxsize=1)
+def _made(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     textures = np.empty((count, *size, 3), np.uint8)
     for index in range(count):

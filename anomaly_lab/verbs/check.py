@@ -64,12 +64,8 @@ def work(asked: Composition) -> None:
         if data.crop_box is None
         else f"data.crop: {', '.join(f'{share:.3f}' for share in data.crop_box)}\n"
     )
-    print(
-        found
-        + "\n".join([*table(looks), *listing(findings, doubts(looks, how.target_fpr))]).replace(
-            f"{root}/", ""
-        )
-    )
+    doubted = doubts(looks, how.target_fpr, register=data.register)
+    print(found + "\n".join([*table(looks), *listing(findings, doubted)]).replace(f"{root}/", ""))
     if problems := sum(finding.level == "problem" for finding in findings):
         raise DataError(
             f"{root}: mend the {problems} problem{'s' if problems > 1 else ''} above before a run"

@@ -210,10 +210,11 @@ def counts(looks: list[Look]) -> Iterator[Finding]:
         )
 
 
-def doubts(looks: list[Look], target: float) -> list[str]:
+def doubts(looks: list[Look], target: float, *, register: bool) -> list[str]:
     """Return what a run would find doubtful whatever its method, in its words.
 
-    ``target`` is the share of false alarms that a threshold aims at.
+    ``target`` is the share of false alarms that a threshold aims at. Where a run would ``register`` its
+    images, which brings other parts of them into view, nothing is said of their light.
     """
     normal = {
         role: [seen for seen in looks if seen.role == role and not seen.record.label]
@@ -222,7 +223,5 @@ def doubts(looks: list[Look], target: float) -> list[str]:
     train, test = (
         np.array([s.grey for s in normal[role] if s.grey is not None]) for role in ("train", "test")
     )
-    return [
-        *of_threshold(len(normal["normal"]), target, len(normal["test"]), {}),
-        *of_pictures(Observed(training_grey=train, normal_grey=test)),
-    ]
+    light = Observed() if register else Observed(training_grey=train, normal_grey=test)
+    return [*of_threshold(len(normal["normal"]), target, len(normal["test"]), {}), *of_pictures(light)]

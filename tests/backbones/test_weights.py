@@ -8,6 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from anomaly_lab.backbones import weights
 from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.backbones.weights import BUNDLED, bundled, bundled_weights, weights_identity
 from anomaly_lab.errors import ConfigError
@@ -111,3 +112,16 @@ def test_weights_are_named_by_content(tmp_path):
     assert a == b != c
     assert [weights_identity(word) for word in ("imagenet", "random")] == ["imagenet", "random"]
     assert weights_identity("bundled") == weights_identity(str(bundled_weights()))
+
+
+def test_no_random_number_hangs_on_whether_a_file_was_looked_at_before(tmp_path, monkeypatch):
+    file = tmp_path / "good.safetensors"
+    save_file(timm.create_model("resnet18").state_dict(), file)
+    monkeypatch.setattr(weights, "_lacking", {})
+    drawn = []
+    for layers in (("layer1",), ("layer1",), ("layer2",)):
+        torch.manual_seed(0)
+        extractor("resnet18", str(file), layers)
+        drawn.append(torch.rand(3))
+    assert torch.equal(drawn[0], drawn[1])
+    assert len(weights._lacking) == 2  # another choice of layers is another question

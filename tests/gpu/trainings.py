@@ -75,13 +75,13 @@ def overrides(
 
 def kill_half_way(words: list[str], runs: Path, steps: int) -> int | None:
     """Kill the training once it saved its state and did half of its steps; return the step it had come to."""
-    process = begun("anomaly_lab", *words, said=runs.with_suffix(".first.log"))
-    while process.is_alive():
-        done = rows(runs)
-        if len(done) >= steps // 2 and list(runs.glob("*/*/*/*/resume.ckpt")):
-            kill(process)
-            return int(done[-1]["step"])
-        time.sleep(0.05)
+    with begun("anomaly_lab", *words, said=runs.with_suffix(".first.log")) as process:
+        while process.is_alive():
+            done = rows(runs)
+            if len(done) >= steps // 2 and list(runs.glob("*/*/*/*/resume.ckpt")):
+                kill(process)
+                return int(done[-1]["step"])
+            time.sleep(0.05)
     return None
 
 

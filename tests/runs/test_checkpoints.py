@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import anomaly_lab
-from anomaly_lab.errors import RunError
+from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.methods.nearest import Nearest
 from anomaly_lab.runs import checkpoints
 from anomaly_lab.runs.checkpoints import built_for, read_checkpoint
@@ -111,6 +111,10 @@ def test_a_network_that_is_not_that_of_the_weights_takes_no_memory(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def no_more(method: object) -> None:
+    """Ask nothing of a method that was built without memory, but that the weights fit."""
+
+
 def saved(file: Path, **state: torch.Tensor) -> Path:
     torch.save({"training_hash": "h", "state_dict": state}, file)
     return file
@@ -119,12 +123,12 @@ def saved(file: Path, **state: torch.Tensor) -> Path:
 def test_a_network_of_too_many_parts_is_not_built_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "MOST_PARTS", 5)
     file = saved(tmp_path / "model.ckpt", bank_=torch.zeros(2, 3))
-    assert torch.equal(built_for(Nearest, file, "h", outline=True).bank_, torch.zeros(2, 3))
+    assert torch.equal(built_for(Nearest, file, "h", outline=no_more).bank_, torch.zeros(2, 3))
     with pytest.raises(
         RunError, match=rf"^{file}: does not fit the method \(its config asks for over 5 layers"
     ):
         built_for(
-            lambda: torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in count())), file, "h", outline=True
+            lambda: torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in count())), file, "h", outline=no_more
         )
     assert len(torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(9)))) == 9  # built elsewhere
 
@@ -135,10 +139,40 @@ def test_weights_of_another_type_are_refused(tmp_path):
         with pytest.raises(
             RunError, match=rf"does not fit the method \(bank_ of {other}, not torch.float32\)"
         ):
-            built_for(Nearest, file, "h", outline=True)
+            built_for(Nearest, file, "h", outline=no_more)
 
 
 def test_it_says_which_weight_is_missing(tmp_path):
     file = saved(tmp_path / "model.ckpt")
     with pytest.raises(RunError, match=r'does not fit the method \(Missing key\(s\) .*"bank_"'):
-        built_for(Nearest, file, "h", outline=True)
+        built_for(Nearest, file, "h", outline=no_more)
+
+
+def test_a_file_that_calls_functions_of_python_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    """Four bytes can ask for any number: torch itself lets a file call ``bytearray``."""
+
+    class Large:
+        def __reduce__(self):
+            return bytearray, (2**20,)
+
+    file = tmp_path / "model.ckpt"
+    torch.save({"training_hash": "h", "state_dict": {}, "more": Large()}, file)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(RunError, match=rf"^{file}: calls __builtin__ bytearray, so no run wrote it"):
+        read_checkpoint(file, "h")
+
+
+def test_what_the_outline_of_a_method_refuses_is_not_built_in_earnest(tmp_path):
+    file = saved(tmp_path / "model.ckpt", bank_=torch.zeros(2, 3))
+    built = []
+
+    def build():
+        built.append(torch.get_default_device().type)
+        return Nearest()
+
+    def outline(method):
+        raise ConfigError("data.image_size: too large")
+
+    with pytest.raises(ConfigError, match="too large"):
+        built_for(build, file, "h", outline=outline)
+    assert built == ["meta"]

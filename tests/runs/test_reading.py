@@ -83,5 +83,5 @@ def test_what_a_strangers_files_say_is_nothing_that_a_terminal_obeys(tmp_path, c
     with pytest.raises(RunError, match=r"is no finished run \(status \?\[31m\)"):
         anomaly_lab.load(tmp_path)
     directory.write_json("metrics.json", {"\x1b[31m": 1.0})
-    with pytest.raises(RunError, match=r"metrics\.json: is damaged \(\?\[31m is no number\); remove"):
+    with pytest.raises(RunError, match=r"metrics\.json: is damaged \(\?\[31m is no name\); remove"):
         directory.metrics()

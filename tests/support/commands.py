@@ -9,6 +9,8 @@ import os
 import runpy
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -17,20 +19,26 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["anomaly_lab.train", "anomaly_lab.methods.draem", "pytest"])
 
 
-def begun(module: str, *arguments: str, said: Path, cwd: Path = CHECKOUT) -> ForkServerProcess:
-    """Start ``python -m module arguments`` in a session of its own; what it says goes to the file ``said``.
+@contextmanager
+def begun(module: str, *arguments: str, said: Path, cwd: Path = CHECKOUT) -> Iterator[ForkServerProcess]:
+    """Start ``python -m module arguments`` in a session of its own; it is killed if the body leaves it.
 
-    It reads the number of threads from the environment that the first of them found.
+    What it says goes to the file ``said``. It reads the number of threads from the environment that the first
+    of them found.
     """
     process = SERVER.Process(target=_run, args=(module, arguments, said, cwd, dict(os.environ)))
     process.start()
-    return process
+    try:
+        yield process
+    finally:
+        if process.is_alive():
+            kill(process)
 
 
 def ended(module: str, *arguments: str, said: Path, cwd: Path = CHECKOUT) -> int:
     """Run it to its end; return the exit code, below 0 for a signal."""
-    process = begun(module, *arguments, said=said, cwd=cwd)
-    process.join()
+    with begun(module, *arguments, said=said, cwd=cwd) as process:
+        process.join()
     assert process.exitcode is not None
     return process.exitcode
 

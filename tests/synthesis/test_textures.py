@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from anomaly_lab.errors import DataError
+from anomaly_lab.synthesis import procedural
 from anomaly_lab.synthesis.procedural import FAMILIES, make_textures
 from anomaly_lab.synthesis.textures import TextureFolder
 from tests.support.synthesizers import perlin_texture, photographs, rng, write_textures
@@ -85,7 +86,7 @@ def test_procedural_textures_are_many_and_repeatable():
     textures = make_textures(26, (40, 56), 0)
     assert textures.shape == (26, 40, 56, 3)
     assert textures.dtype == np.uint8
-    make_textures.cache_clear()
+    procedural._made.cache_clear()
     assert np.array_equal(textures, make_textures(26, (40, 56), 0))
     assert len({texture.tobytes() for texture in textures}) == 26
     assert not np.array_equal(textures, make_textures(26, (40, 56), 1))

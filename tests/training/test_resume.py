@@ -51,13 +51,13 @@ def undisturbed(tree, tmp_path_factory) -> tuple[dict[str, float], Path]:
 def test_kill_9_in_mid_epoch_then_resume_gives_equal_bits(workers, tree, tmp_path, undisturbed):
     metrics, whole = undisturbed
     words = [*training(tree, workers), f"runs={tmp_path}/runs"]
-    process = begun("anomaly_lab", *words, said=tmp_path / "said.txt")
-    deadline = time.monotonic() + 100
-    while (step := last_step(tmp_path)) < 7 or step % 3 == 0:
-        assert process.is_alive(), (tmp_path / "said.txt").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    kill(process)
+    with begun("anomaly_lab", *words, said=tmp_path / "said.txt") as process:
+        deadline = time.monotonic() + 100
+        while (step := last_step(tmp_path)) < 7 or step % 3 == 0:
+            assert process.is_alive(), (tmp_path / "said.txt").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        kill(process)
     manifest = next(tmp_path.glob("runs/*/*/*/*/manifest.json"))
     assert json.loads(manifest.read_text())["status"] == "running"
     saved = torch.load(manifest.parent / "resume.ckpt", weights_only=True)["global_step"]

@@ -333,6 +333,8 @@ def test_what_any_run_would_find_doubtful_is_said_in_its_words(another_light, tm
     assert capsys.readouterr().out.endswith(f"\nLook at this: {few}\n\nLook at this: {light}\n")
     work(asked(*wanted, "data.holdout=0"))  # no threshold is wanted
     assert capsys.readouterr().out.endswith(f"\n\nLook at this: {light}\n")
+    work(asked(*wanted, "data.register=true"))  # which shows a run other parts of the images
+    assert light not in capsys.readouterr().out
 
 
 def test_no_light_is_compared_where_no_image_reaches_the_network(another_light):
@@ -341,7 +343,7 @@ def test_no_light_is_compared_where_no_image_reaches_the_network(another_light):
         write_png(file, noise.astype(np.uint8))
     looks, problems = examine(mvtec(another_light, crop="auto"))
     assert [(problem.level, "data.crop=auto" in problem.text) for problem in problems] == [("problem", True)]
-    assert doubts(looks, 0.05) == []
+    assert doubts(looks, 0.05, register=False) == []
 
 
 DOORS = [["anomaly_lab", "check"], ["anomaly_lab.check"]]
