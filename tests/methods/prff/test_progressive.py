@@ -72,9 +72,10 @@ def test_passes_equal_a_loop_over_single_images(method, gate, compared, features
     prediction = method(images())
     for image, anomaly_map, score in zip(images(), *prediction, strict=True):
         wanted_map, wanted_score = reference(method, image)
-        # Passes differ by 0.02 to 0.2; rounding, which random networks amplify, by 3e-4.
-        torch.testing.assert_close(anomaly_map, wanted_map, atol=2e-3, rtol=0)
-        assert score.item() == pytest.approx(wanted_score, abs=2e-3)
+        # Passes differ by 0.02 to 0.2; rounding, which random networks amplify, by 3e-4, on a processor
+        # without vector units by 2.2e-3.
+        torch.testing.assert_close(anomaly_map, wanted_map, atol=7e-3, rtol=0)
+        assert score.item() == pytest.approx(wanted_score, abs=7e-3)
 
 
 @torch.no_grad()
