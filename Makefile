@@ -25,8 +25,8 @@ help: ## show the targets
 demo: .venv/installed ## install, draw the demo data, train a small DRAEM on it, leave a scored run with pictures
 	$(BIN)/python -m anomaly_lab model=draem_small data=demo
 
-test: .venv/installed ## install and run the tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: .venv/installed ## install and run the tests, but the long ones
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu and not long'
 
 processors: .venv/installed ## run the tests with the kernels of older processors, with one thread and two
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist worksteal
@@ -49,11 +49,12 @@ newest: ## run the tests with the newest releases there are
 	.venv-newest/bin/python -m pip list --disable-pip-version-check
 	.venv-newest/bin/python -m pytest -n 2 --dist worksteal
 
-check: .venv/installed ## lint, types, import floors
+check: .venv/installed ## lint, types, import floors, the long tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 format: .venv/installed ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

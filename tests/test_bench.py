@@ -7,6 +7,8 @@ import pytest
 from tests.bench.__main__ import FILES
 from tests.support.commands import ended
 
+pytestmark = pytest.mark.long
+
 NUMBER = r" *\d+(\.\d+)?"
 LEVELS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
 STAGES = ("random generator", "augment", "synthesis", "to tensors", "collate", "altogether")

@@ -7,6 +7,8 @@ import torch
 
 from tests.gpu.__main__ import main
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):

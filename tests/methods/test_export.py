@@ -12,6 +12,8 @@ from anomaly_lab.methods.prff.method import Prff
 from tests.support.export import exported
 from tests.support.runs import composed
 
+pytestmark = pytest.mark.long
+
 
 def image(channels: int, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(2)

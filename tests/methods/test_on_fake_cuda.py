@@ -31,6 +31,8 @@ from anomaly_lab.types import Prediction, TrainBatch
 from tests.support.runs import composed, options
 from tests.support.training import told
 
+pytestmark = pytest.mark.long
+
 RECIPES = options("model")
 SMALL = [name for name in RECIPES if name.endswith("_small")]
 

@@ -11,6 +11,8 @@ from anomaly_lab.config.checked import Checked
 from tests.support.documents import commands, first_cell, pages, photographs, small
 from tests.support.runs import composed
 
+pytestmark = pytest.mark.long
+
 PAGES = pages("docs/methods")
 COMMANDS = [
     (page.stem, command) for page in PAGES for fence in ("sh", "console") for command in commands(page, fence)

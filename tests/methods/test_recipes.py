@@ -145,6 +145,7 @@ def test_prediction_has_the_promised_form_and_survives_saving(model, first_run):
     torch.testing.assert_close(alone, prediction.score, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", SMALL)
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(model, tree, tmp_path, first_run):
     wanted = [*tiny(tree, model), "evaluation.overlays=0"]

@@ -21,6 +21,8 @@ from tests.support.runs import CONF, composed, on_tree, ran
 from tests.support.training import told, weights
 from tests.support.trees import defective_image, mvtec_tree, normal_image
 
+pytestmark = pytest.mark.long
+
 
 def pseudo_batch(*address: int) -> TrainBatch:
     """Return four images of 64 px, two with a bright square, and what they were without it."""

@@ -10,6 +10,8 @@ from tests.support.runs import on_tree, ran
 from tests.support.training import weights
 from tests.support.trees import mvtec_tree
 
+pytestmark = pytest.mark.long
+
 
 def test_the_same_run_as_draem_from_the_command_line(tmp_path):
     tree = mvtec_tree(tmp_path / "data", train=4, size=(64, 64))

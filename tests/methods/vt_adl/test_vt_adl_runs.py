@@ -9,6 +9,8 @@ from tests.support.runs import on_tree, ran
 from tests.support.training import weights
 from tests.support.trees import mvtec_tree
 
+pytestmark = pytest.mark.long
+
 
 def test_a_run_reports_what_the_paper_prints_beside_what_it_is_and_sums_gradients(tmp_path):
     tree = mvtec_tree(tmp_path / "tree", train=4, good=2, bad=2, size=(48, 48))
