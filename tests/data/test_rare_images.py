@@ -5,6 +5,7 @@ import struct
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from anomaly_lab.data.images import Reading, read_clipped, read_image, white_of
@@ -81,8 +82,9 @@ def test_several_images_in_a_file_are_refused(tmp_path, suffix):
 
 def test_previews_are_no_images_of_their_own(tmp_path):
     picture, preview = Image.fromarray(SMALL), Image.fromarray(SMALL[::2, ::2])
-    preview.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller copy of another page
-    picture.save(tmp_path / "a.tif", save_all=True, append_images=[preview])
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(SMALL, photometric="rgb")
+        file.write(SMALL[::2, ::2], photometric="rgb", subfiletype=1)  # a smaller copy of another page
     with Image.open(tmp_path / "a.tif") as file:
         assert file.n_frames == 2
     assert np.array_equal(read_image(tmp_path / "a.tif"), SMALL)

@@ -80,6 +80,7 @@ class SwinUPerNet(nn.Module):
             raise ConfigError(
                 f"model.swin_upernet.num_heads: {list(num_heads)} must divide {embed_dim} x 1, 2, 4 and 8"
             )
+        self.channels = channels
         self.swin = SwinTransformer(
             # Of this size no level is smaller than a window; other sizes are taken, too.
             img_size=32 * window_size,
@@ -128,7 +129,7 @@ class SwinUPerNet(nn.Module):
                 pretrained_cfg_overlay=overlay,
                 img_size=32 * self.window_size,
                 window_size=self.window_size,
-                in_chans=swin.in_chans,
+                in_chans=self.channels,
                 num_classes=0,
             )
             wanted = swin.state_dict().keys()
