@@ -151,6 +151,6 @@ def test_bf16_scores_rank_as_float32_does(model, pseudo, tree, tmp_path):
         prediction = run.predict(images)
         assert prediction.anomaly_map.dtype == torch.float32
         found.append(roc_auc_score(np.stack(masks).ravel(), prediction.anomaly_map.numpy().ravel()))
-    assert found[0] > 0.6  # else both could be chance
+    assert abs(found[0] - 0.5) > 0.1  # else both could be chance; a short training may rank upside down
     assert found[1] == pytest.approx(found[0], abs=0.005)
     assert found[1] != found[0]

@@ -80,7 +80,8 @@ def test_windows_do_not_reach_across_the_border(size):
 def test_pretrained_weights_inflate_the_first_convolution(tmp_path, monkeypatch):
     widths = {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 1, 1)}
     torch.manual_seed(1)
-    source = SwinTransformer(img_size=64, window_size=2, num_classes=0, **widths)
+    # With a head, as timm's files: older releases take one without for a file of the original code.
+    source = SwinTransformer(img_size=64, window_size=2, num_classes=3, **widths)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     genuine = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **how: genuine(name, **how, **widths))
