@@ -143,7 +143,8 @@ def test_a_run_is_compiled_only_when_it_is_asked_for(tree, tmp_path, monkeypatch
 )
 def test_bf16_scores_rank_as_float32_does(model, pseudo, tree, tmp_path):
     """The same weights under both precisions; SSIM, losses and the last layer stay in float32."""
-    _, path = ran(tmp_path, *tiny(tree, model), "trainer.max_steps=40", pseudo)
+    full_rate = ["model.milestones=[0.8,0.9]", "model.gamma=0.2"] if model == "draem_small" else []
+    _, path = ran(tmp_path, *tiny(tree, model), "trainer.max_steps=40", pseudo, *full_rate)
     run = anomaly_lab.load(path)
     images, masks = zip(*(defective_image((64, 64), 7, number) for number in range(12)), strict=True)
     found = []
@@ -151,6 +152,6 @@ def test_bf16_scores_rank_as_float32_does(model, pseudo, tree, tmp_path):
         prediction = run.predict(images)
         assert prediction.anomaly_map.dtype == torch.float32
         found.append(roc_auc_score(np.stack(masks).ravel(), prediction.anomaly_map.numpy().ravel()))
-    assert abs(found[0] - 0.5) > 0.1  # else both could be chance; a short training may rank upside down
+    assert found[0] > 0.6  # else both could be chance
     assert found[1] == pytest.approx(found[0], abs=0.005)
     assert found[1] != found[0]
