@@ -22,6 +22,8 @@ from tests.support.trees import normal_image, write_png
 GUIDES = pages("README.md", "docs/start.md", "docs/data.md", "docs/sweeps.md", "docs/synthesis.md")
 EXTEND = CHECKOUT / "docs" / "extend.md"
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:

@@ -136,6 +136,7 @@ def test_a_run_is_compiled_only_when_it_is_asked_for(tree, tmp_path, monkeypatch
 # Precision
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "pseudo"),
     [(model, "synthesis.probability=0.8") for model in ("draem_small", "prff_small")]

@@ -42,6 +42,7 @@ def pixels(paths: list[Path]) -> NDArray[np.uint8]:
     return np.stack([np.asarray(Image.open(path)) for path in sorted(paths)])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_layout_and_counts_are_those_of_mvtec(root: Path, category: str) -> None:
     folder, defects = root / category, set(PARTS[category][1])
@@ -59,6 +60,7 @@ def test_layout_and_counts_are_those_of_mvtec(root: Path, category: str) -> None
         }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_images_are_rgb_and_masks_are_small_binary_regions(root: Path, category: str) -> None:
     images, masks = (pixels(list((root / category).glob(g))) for g in ("t*/*/*.png", "ground_truth/*/*.png"))
@@ -73,6 +75,7 @@ def test_images_are_rgb_and_masks_are_small_binary_regions(root: Path, category:
     assert max(cv2.connectedComponents(mask, connectivity=8)[0] - 1 for mask in masks) <= 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("category", "kind"), KINDS)
 def test_only_the_defect_changes_the_picture_and_it_is_visible(root: Path, category: str, kind: str) -> None:
     image, clean, mask = render(category, "test", kind, 3)
@@ -92,6 +95,7 @@ def test_a_normal_picture_has_no_mask_and_no_other_version() -> None:
     assert not mask.any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("category", CATEGORIES)
 @pytest.mark.usefixtures("few")
 def test_the_same_bytes_every_time(root: Path, tmp_path: Path, category: str) -> None:
@@ -192,6 +196,7 @@ def test_the_drawing_shares_nothing_with_the_training_synthesis() -> None:
     assert not any("anomaly_lab.synthesis" in source for source in sources.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_no_global_statistic_tells_defective_from_good(root: Path, category: str) -> None:
     """Two baselines (nearest training image, pixelwise variation), mean, spread; nor the reverse of any."""

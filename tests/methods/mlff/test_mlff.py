@@ -222,6 +222,7 @@ def test_nothing_to_train_by_and_images_too_small_are_refused():
         built().check_size(16, 64)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # onnxscript and torch.export warn of their own ways
 @torch.no_grad()
 def test_it_leaves_as_one_onnx_graph(tmp_path):

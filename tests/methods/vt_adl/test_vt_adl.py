@@ -238,6 +238,7 @@ def test_images_of_another_size_than_the_positions_are_refused():
         made().check_size(96, 48)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # onnxscript and torch.export warn of their own ways
 @torch.no_grad()
 def test_the_whole_method_leaves_as_one_graph(tmp_path):
