@@ -6,14 +6,14 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from anomaly_lab.layers.blocks import Float32Conv2d
+from anomaly_lab.layers.blocks import Float32Conv2d, NarrowBatchNorm2d
 
 
 def double_conv(before: int, middle: int, after: int, first: type[nn.Conv2d] = nn.Conv2d) -> nn.Sequential:
     """Two 3x3 convolutions with bias, each with batch norm and ReLU."""
     layers: list[nn.Module] = []
     for kind, a, b in ((first, before, middle), (nn.Conv2d, middle, after)):
-        layers += [kind(a, b, 3, padding=1), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+        layers += [kind(a, b, 3, padding=1), NarrowBatchNorm2d(b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
@@ -21,7 +21,7 @@ def up_conv(before: int, after: int) -> nn.Sequential:
     """Bilinear x2 (corners aligned), then one 3x3 convolution with batch norm and ReLU."""
     up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
     return nn.Sequential(
-        up, nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+        up, nn.Conv2d(before, after, 3, padding=1), NarrowBatchNorm2d(after), nn.ReLU(inplace=True)
     )
 
 

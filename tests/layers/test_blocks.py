@@ -1,9 +1,11 @@
 """Parts of convolutional networks: a batch of one value, a change of size along each axis."""
 
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
-from anomaly_lab.layers.blocks import BatchNormOfAny, Float32Conv2d, resized
+from anomaly_lab.layers.blocks import BatchNormOfAny, Float32Conv2d, NarrowBatchNorm2d, resized
 
 
 def test_resizing_averages_along_an_axis_that_shrinks_and_interpolates_along_one_that_grows():
@@ -38,3 +40,31 @@ def test_a_float32_convolution_rounds_nothing_under_autocast():
         assert torch.equal(convolution(x.bfloat16()), convolution(x.bfloat16().float()))
     assert inside.dtype == torch.float32
     assert torch.equal(inside, convolution(x))
+
+
+@pytest.mark.parametrize("channels", [8, 16])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_narrow_batch_norm_is_batch_norm_in_any_layout(channels, layout):
+    """Outputs, gradients and running statistics are those of the formula in float64; the layout stays."""
+    torch.manual_seed(0)
+    norm, x = NarrowBatchNorm2d(channels), torch.randn(3, channels, 6, 5)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    given = x.clone(memory_format=layout).requires_grad_()
+    out = norm(given)
+    assert out.is_contiguous(memory_format=layout)
+    out.square().sum().backward()
+
+    exact = x.detach().double().requires_grad_()
+    mean, var = exact.mean((0, 2, 3), keepdim=True), exact.var((0, 2, 3), correction=0, keepdim=True)
+    weight, bias = (p.detach().double().view(1, -1, 1, 1) for p in (norm.weight, norm.bias))
+    expected = (exact - mean) / (var + norm.eps).sqrt() * weight + bias
+    expected.square().sum().backward()
+    np.testing.assert_allclose(out.detach(), expected.detach(), atol=1e-5)
+    np.testing.assert_allclose(given.grad, exact.grad, atol=1e-4)
+    np.testing.assert_allclose(norm.running_mean, 0.1 * mean.detach().flatten(), atol=1e-6)
+    np.testing.assert_allclose(norm.running_var - 0.9, 0.1 * x.double().var((0, 2, 3)), atol=1e-5)
+    assert torch.equal(
+        norm.eval()(given),
+        nn.functional.batch_norm(given, norm.running_mean, norm.running_var, norm.weight, norm.bias),
+    )
