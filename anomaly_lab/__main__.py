@@ -158,7 +158,8 @@ def done(work: Work, cfg: DictConfig, given: list[str], broken: list[BrokenPipeE
     try:
         metrics = work(composing.of_job(cfg)) or {}
     except BrokenPipeError as error:
-        broken.append(error)  # raised later: of what a job raises Hydra speaks before it ends
+        code = 1  # seen where a launcher did the job in another process; here it is raised again
+        broken.append(error)  # later: of what a job raises Hydra speaks before it ends
     except Exception as error:
         code = report(error, tracebacks=TRACEBACKS)
     finally:

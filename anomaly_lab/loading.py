@@ -24,7 +24,7 @@ from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.runs.checkpoints import built_for
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.reading import one_line
-from anomaly_lab.runs.shortage import shortage
+from anomaly_lab.runs.shortage import is_of_memory
 from anomaly_lab.types import Prediction
 
 
@@ -127,7 +127,7 @@ class LoadedRun:
                 size = "{} x {}".format(*self.geometry.size)
                 said = f"{type(error).__name__}: {one_line(error)}"
                 way_out = "its config.yaml and model.ckpt may be of different runs"
-                if shortage(error):
+                if is_of_memory(error) and len(few) > 1:
                     way_out = f"give predict a smaller batch_size, now {batch_size}"
                 raise RunError(
                     f"{self.path}: cannot score images of {size} pixels ({said}); {way_out}"

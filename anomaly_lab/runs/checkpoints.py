@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain types only, and only those of the recipe asked for."""
 
 import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,8 +20,12 @@ from anomaly_lab.runs.reading import one_line
 
 AGAIN = "remove it to train again"
 MOST_PARTS = 30_000  # modules and parameters that a network is built from; the largest of timm have 5,000
-# Modules of which no checkpoint names anything; a name from the stack (None) is what torch refuses, too.
-NEVER_CALLED = {"builtins", "__builtin__", "_codecs", "None"}
+# What a checkpoint may name, of what torch lets a file call: nothing that makes memory of a number.
+NAMED = re.compile(
+    r"collections (OrderedDict|Counter)|(__builtin__|builtins) (set|complex)|_codecs encode"
+    r"|torch ([a-z]\w*|Size|[A-Z]\w*Storage)|torch\._utils _rebuild_\w+|torch\._tensor _rebuild_from_type_v2"
+    r"|torch\.nn\.parameter Parameter|torch\.serialization _get_layout"
+)
 TIED = 4  # names at most that a weight has on the average
 
 
@@ -52,15 +57,24 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
 
 
 def _strange(file: Path, size: int) -> str:
-    """Say what in the form of a file would take more memory than its bytes, or nothing."""
+    """Say what in the form of a file would take more memory than its bytes, or nothing.
+
+    torch finds a record whatever the case of its name, and reads a file that does not begin as a zip in an
+    older way.
+    """
+    with file.open("rb") as opened:
+        if opened.read(4) != b"PK\x03\x04":
+            return "is no readable checkpoint, as its first bytes show"
     with zipfile.ZipFile(file) as records:
         if sum(record.file_size for record in records.infolist()) > size:  # torch writes records as they are
             return "is packed"
-        lists = [records.read(name) for name in records.namelist() if name.endswith(".pkl")]
-    for code, named, _ in (step for content in lists for step in pickletools.genops(content)):
-        # torch lets a file call a few functions of Python's own; one makes bytes of any number.
-        if code.name in {"GLOBAL", "INST", "STACK_GLOBAL"} and str(named).split()[0] in NEVER_CALLED:
-            return f"calls {one_line(named)}"
+        lists = [name for name in records.namelist() if name.lower().endswith(".pkl")]
+        if [name.rpartition("/")[2] for name in lists] != ["data.pkl"]:
+            return "has not one record data.pkl"
+        content = records.read(lists[0])
+    for code, named, _ in pickletools.genops(content):
+        if code.name in {"GLOBAL", "INST", "STACK_GLOBAL"} and not NAMED.fullmatch(str(named)):
+            return f"names {one_line(named)}"
     return ""
 
 

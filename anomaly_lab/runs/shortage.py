@@ -39,7 +39,7 @@ def shortage(error: BaseException) -> str:
     if SHARED.search(text) or (isinstance(error, OSError) and not error.filename and _of_processes(error)):
         ways_out = "give data.workers=0, or more shared memory (docker run --shm-size=8g)"
         return f"data.workers: the loader's workers have too little shared memory in /dev/shm; {ways_out}"
-    if isinstance(error, MemoryError) or MEMORY.search(text) or _number(error) == errno.ENOMEM:
+    if is_of_memory(error):
         ways_out = "give a smaller data.batch_size or data.image_size, or fewer data.workers"
         return f"too little memory ({_first_line(error)}); {ways_out}"
     if found := DETERMINISTIC.search(text):
@@ -50,6 +50,11 @@ def shortage(error: BaseException) -> str:
         place = getattr(error, "filename", None) or "a disk"
         return f"{place}: has no room left; make room, and give the same command again"
     return ""
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Say whether an error tells that memory does not suffice."""
+    return isinstance(error, MemoryError) or bool(MEMORY.search(str(error))) or _number(error) == errno.ENOMEM
 
 
 def _number(error: BaseException) -> int | None:

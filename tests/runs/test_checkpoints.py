@@ -1,5 +1,6 @@
 """Checkpoints: only those of the recipe asked for, and only whole ones."""
 
+import io
 import shutil
 import zipfile
 from itertools import count
@@ -148,18 +149,84 @@ def test_it_says_which_weight_is_missing(tmp_path):
         built_for(Nearest, file, "h", outline=no_more)
 
 
-def test_a_file_that_calls_functions_of_python_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    """Four bytes can ask for any number: torch itself lets a file call ``bytearray``."""
+class Called:
+    """Makes a file that calls a function of a number."""
 
-    class Large:
-        def __reduce__(self):
-            return bytearray, (2**20,)
+    def __init__(self, function):
+        self.function = function
 
-    file = tmp_path / "model.ckpt"
-    torch.save({"training_hash": "h", "state_dict": {}, "more": Large()}, file)
+    def __reduce__(self):
+        return self.function, (2**20,)
+
+
+def hostile(file, function=bytearray, **how):
+    torch.save({"training_hash": "h", "state_dict": {}, "more": Called(function)}, file, **how)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (bytearray, "__builtin__ bytearray"),
+        (torch.FloatTensor, "torch FloatTensor"),
+        (torch.Tensor, "torch._tensor Tensor|torch Tensor"),
+        (torch.UntypedStorage, "torch.storage UntypedStorage"),
+    ],
+)
+def test_a_file_that_makes_memory_of_a_number_is_refused_before_it_is_read(
+    function, said, tmp_path, monkeypatch
+):
+    """Four bytes can ask for any number, of functions that torch itself lets a file call."""
+    file = hostile(tmp_path / "model.ckpt", function)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
-    with pytest.raises(RunError, match=rf"^{file}: calls __builtin__ bytearray, so no run wrote it"):
+    with pytest.raises(RunError, match=rf"^{file}: names ({said}), so no run wrote it"):
         read_checkpoint(file, "h")
+
+
+def in_capitals(file):
+    """torch finds the record all the same."""
+    hostile(file)
+    file.write_bytes(file.read_bytes().replace(b"data.pkl", b"DATA.PKL"))
+    assert len(torch.load(file, weights_only=True)["more"]) == 2**20
+
+
+def in_the_old_form(file):
+    """torch reads its head, and Python's zipfile its tail."""
+    hostile(file, _use_new_zipfile_serialization=False)
+    harmless = io.BytesIO()
+    torch.save({}, harmless)
+    file.write_bytes(file.read_bytes() + harmless.getvalue())
+    assert len(torch.load(file, weights_only=True)["more"]) == 2**20
+
+
+def twice(file):
+    hostile(file)
+    with zipfile.ZipFile(file, "a") as records:
+        records.writestr("more/data.pkl", records.read("model/data.pkl"))
+
+
+@pytest.mark.parametrize("made", [in_capitals, in_the_old_form, twice])
+def test_a_form_that_torch_reads_otherwise_than_it_is_looked_at_is_refused(made, tmp_path, monkeypatch):
+    file = tmp_path / "model.ckpt"
+    made(file)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(
+        RunError, match=rf"^{file}: (has not one record|is no readable checkpoint).*, so no run"
+    ):
+        read_checkpoint(file, "h")
+
+
+def test_plain_things_that_a_method_of_ones_own_keeps_are_read(tmp_path):
+    file = tmp_path / "model.ckpt"
+    more = {
+        "set": {1, 2},
+        "bytes": b"\xff\x00",
+        "complex": 1j,
+        "dtype": torch.bfloat16,
+        "size": torch.Size([2]),
+    }
+    torch.save({"training_hash": "h", "state_dict": {}} | more, file)
+    assert read_checkpoint(file, "h").items() >= more.items()
 
 
 def test_what_the_outline_of_a_method_refuses_is_not_built_in_earnest(tmp_path):
