@@ -51,8 +51,8 @@ class NarrowBatchNorm2d(nn.BatchNorm2d):
         if not (self.training and _rows_share_a_line(x)):
             return super().forward(x)
         normed = super().forward(x.contiguous())
-        if normed.requires_grad:
-            normed.register_hook(lambda gradient: gradient.contiguous())  # it comes in the layout of the copy
+        if normed.requires_grad:  # its gradient comes in the layout of the copy
+            normed.register_hook(lambda gradient: gradient.contiguous())  # type: ignore[no-untyped-call]
         return normed.contiguous(memory_format=torch.channels_last)
 
 
