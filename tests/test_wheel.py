@@ -17,7 +17,9 @@ sys.path = [entry for entry in sys.path if entry != sys.argv[1]]
 import anomaly_lab
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import composed
+from anomaly_lab.runs.papers import paper_tables
 
+assert paper_tables()
 Checked.of(composed(["model=prff"]).cfg, ())
 Checked.of(composed(["experiment=demo", "hydra.mode=RUN", "seed=0", "data.category=nut"]).cfg, ())
 print(json.dumps(anomaly_lab.__file__))
