@@ -356,3 +356,23 @@ def test_a_config_and_weights_of_different_runs_are_one_line_when_they_score(han
     for wrong, error in ((images[0].astype(float), ValueError), ([[1]], TypeError)):
         with pytest.raises(error, match="want"):
             run.predict([images[0], wrong])
+
+
+@pytest.mark.parametrize(
+    ("error", "images", "way_out"),
+    [
+        (MemoryError(), 2, "give predict a smaller batch_size, now 8"),
+        (MemoryError(), 1, "its config.yaml and model.ckpt may be of different runs"),
+        (RuntimeError("no space in /dev/shm"), 2, "its config.yaml and model.ckpt may be of different runs"),
+    ],
+)
+def test_a_smaller_batch_is_offered_where_it_helps(handed, monkeypatch, error, images, way_out):
+    run = anomaly_lab.load(handed)
+
+    def full(*_):
+        raise error
+
+    monkeypatch.setattr(run.method, "forward", full)
+    with pytest.raises(RunError, match=rf"{way_out}$") as caught:
+        run.predict([np.zeros((16, 16, 3), np.uint8)] * images)
+    assert caught.value.__cause__ is error

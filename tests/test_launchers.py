@@ -28,6 +28,8 @@ def test_jobs_in_other_processes_count_for_the_exit_code_and_stand_in_the_table(
     runs.raises = {2: BusyError("busy; skipped")}
     assert main("-m", launcher, "seed=1,2", "model=nearest") == 75
     assert "1 of 2 runs skipped" in capfd.readouterr().err
+    runs.raises = {2: BrokenPipeError()}  # who reads that process's output left: not done is no success
+    assert main("-m", launcher, "seed=1,2", "model=nearest") == 1
     assert lock.SWEEP not in os.environ
 
 

@@ -19,8 +19,8 @@ def trained_once(directory: RunDirectory, training_hash: str) -> Iterator[None]:
     """Take the weights of this training if they are anywhere beside the directory, else let the body train.
 
     While another process does a run with the same training, it is waited for, and its weights are taken: they
-    count as trained once that run is done. Who waits holds its own directory alone, so that nobody waits for
-    it; who dies is waited for no more.
+    count as trained once that run is done. Who waits holds its own directory alone, for which at most another
+    job that is the same run waits; who dies is waited for no more.
     """
     file = directory.path.parent / f".training-{training_hash[:16]}.lock"
     if not directory.checkpoint.exists():

@@ -28,10 +28,10 @@ from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.fitted import SinglePassMethod
 from anomaly_lab.methods.prff.method import Prff
 from anomaly_lab.types import Prediction, TrainBatch
+from tests.support.export import OLD
 from tests.support.runs import composed, options
 from tests.support.training import told
 
-OLD = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14)
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(OLD, reason="torch 2.6 asks a driver for fake tensors, too; up to 2.13 was not tried"),
