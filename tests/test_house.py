@@ -18,7 +18,7 @@ CHECKOUT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = {
     *("backbones", "config", "data", "estimators", "evaluation", "layers", "methods"),
-    *("pictures", "runs", "synthesis", "training", "verbs"),
+    *("pictures", "report", "runs", "synthesis", "training", "verbs"),
 }
 # Imports of our own modules inside a function, each with the heavy library that it spares.
 LAZY = {

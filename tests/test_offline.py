@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.runs import on_tree
 from tests.support.trees import mvtec_tree
 
@@ -19,6 +21,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.long
 def test_an_epoch_with_sockets_blocked(tmp_path):
     root = mvtec_tree(tmp_path / "data", size=(64, 64))
     small = ["model=draem_small", "data.image_size=64", "data.batch_size=4", "trainer.max_steps=2"]

@@ -260,6 +260,7 @@ def test_run_outlives_the_service_of_wandb(tmp_path, caplog, monkeypatch):
     assert read(folders(tmp_path / "b")[0])["exit_code"] == 0
 
 
+@pytest.mark.long
 def test_libraries_load_when_chosen_and_offline_wandb_reaches_for_no_server(tmp_path):
     script = f"""
 import pathlib, sys

@@ -47,6 +47,7 @@ def undisturbed(tree, tmp_path_factory) -> tuple[dict[str, float], Path]:
     return ran(tmp_path_factory.mktemp("whole"), *training(tree, 0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, 2])
 def test_kill_9_in_mid_epoch_then_resume_gives_equal_bits(workers, tree, tmp_path, undisturbed):
     metrics, whole = undisturbed

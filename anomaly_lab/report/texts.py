@@ -1,0 +1,120 @@
+"""A table as text: Markdown for people, csv for programs, LaTeX for papers; ours beside the paper's."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+
+from anomaly_lab.report.beside import Papers, Printed
+from anomaly_lab.report.tables import Cell, Column, Table
+from anomaly_lab.runs.directory import plain
+
+HEADER = (
+    *("data", "category", "model", "settings", "tag", "metric", "mean", "sd", "n", "unfinished", "failed"),
+    *("paper", "difference", "table", "flag"),
+)
+MEAN = "mean"  # the row's name
+MISSING = "-"
+
+
+def named(column: Column) -> str:
+    """Return a column's name: the method, and what sets it apart from others of it."""
+    settings = [f"{key}={value}" for key, value in column.settings]
+    return " ".join([column.model, *settings, *([f"tag={column.tag}"] if column.tag else [])])
+
+
+def ours(cell: Cell | None) -> str:
+    """Return mean, spread and number of seeds: ``0.981 ± 0.004 (3)``, with what is not done."""
+    if cell is None:
+        return MISSING
+    numbers = "" if cell.mean is None else f"{cell.mean:.3f}"
+    spread = "" if cell.sd is None else f" ± {cell.sd:.3f}"
+    states = [
+        f"{count} {name}"
+        for count, name in ((cell.failed, "failed"), (cell.unfinished, "unfinished"))
+        if count
+    ]
+    seeds = f" ({len(cell.by_seed)})" if cell.by_seed else ""
+    return " ".join([numbers + spread + seeds, *states]).strip() or MISSING
+
+
+def theirs(cell: Cell | None, printed: Printed | None) -> str:
+    """Return the paper's number and how far ours lies above it, or nothing."""
+    if printed is None:
+        return ""
+    number = f"{printed.value:.{printed.digits}f}{'*' if printed.flag else ''}"
+    return number if cell is None or cell.mean is None else f"{number} ({cell.mean - printed.value:+.3f})"
+
+
+def rows(table: Table) -> Iterator[tuple[str, str, Sequence[Cell | None]]]:
+    """Yield each row: its name, its category as a paper has it, its cells; last the mean, if there is one."""
+    for category in table.categories:
+        yield category, category, [table.cells.get((category, column)) for column in table.columns]
+    if table.means:
+        yield MEAN, "", [table.means.get(column) for column in table.columns]
+
+
+def grid(table: Table, papers: Papers) -> list[list[str]]:
+    """Return the table's texts, the header first; the paper's column follows ours where it has a number."""
+    columns: list[list[str]] = [["category", *(name for name, *_ in rows(table))]]
+    for place, column in enumerate(table.columns):
+        cells = [
+            (cells[place], papers.beside(table.data, category, column, table.metric))
+            for _, category, cells in rows(table)
+        ]
+        columns.append([named(column), *(ours(cell) for cell, _ in cells)])
+        if any(printed for _, printed in cells):
+            columns.append(["paper", *(theirs(cell, printed) for cell, printed in cells)])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def markdown(table: Table, papers: Papers) -> str:
+    """Return the table with its name as a heading."""
+    texts = grid(table, papers)
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+        for row in texts
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([f"### {table.data}, {table.metric}", "", lines[0], rule, *lines[1:], ""])
+
+
+def latex(table: Table, papers: Papers) -> str:
+    """Return a tabular to be put in by ``input``, with the rules of booktabs."""
+    texts = [[_escaped(text) for text in row] for row in grid(table, papers)]
+    body = [" & ".join(row) + r" \\" for row in texts]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(texts[0]) - 1)}}}"
+    head = f"% {table.data}, {table.metric}"
+    return "\n".join(
+        [head, begin, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", ""]
+    )
+
+
+def as_csv(tables: Sequence[Table], papers: Papers) -> str:
+    """Return a line for each cell of all tables, with all digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for table in tables:
+        for name, category, cells in rows(table):
+            for column, cell in zip(table.columns, cells, strict=True):
+                if cell is not None:
+                    printed = papers.beside(table.data, category, column, table.metric)
+                    writer.writerow(map(plain, _line(table, name, column, cell, printed)))
+    return text.getvalue()
+
+
+def _line(table: Table, name: str, column: Column, cell: Cell, printed: Printed | None) -> list[object]:
+    settings = " ".join(f"{key}={value}" for key, value in column.settings)
+    place = [table.data, name, column.model, settings, column.tag, table.metric]
+    numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed]
+    if printed is None:
+        return [*place, *numbers, None, None, None, None]
+    difference = None if cell.mean is None else cell.mean - printed.value
+    return [*place, *numbers, printed.value, difference, printed.table.name, printed.flag]
+
+
+def _escaped(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, rf"\{sign}")
+    return text.replace("±", r"$\pm$")

@@ -1,0 +1,37 @@
+"""Run directories as a report reads them, without the runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def kept(
+    root: Path,
+    place: str,
+    seed: int = 0,
+    *,
+    status: str = "done",
+    differs: dict[str, Any] | None = None,
+    config: dict[str, Any] | None = None,
+    tag: str = "run",
+    **metrics: float,
+) -> Path:
+    """Write a run directory; ``place`` is MODEL/DATA/CATEGORY, ``config`` what its recipe has."""
+    name = f"{tag}-{abs(hash(json.dumps(differs))) % 16**8:08x}-seed{seed}"
+    folder = root / place / name
+    folder.mkdir(parents=True)
+    manifest = {
+        "status": status,
+        "seed": seed,
+        "tag": tag,
+        "choices": {"synthesis": "none"},
+        "differs": differs or {},
+        "seconds": 1.5,
+    }
+    manifest |= {"error": "DataError: gone"} if status == "failed" else {}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config or {}))
+    return folder

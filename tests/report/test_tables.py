@@ -1,0 +1,129 @@
+"""Tables of runs: what stands in a cell, a column, a mean."""
+
+import numpy as np
+import pytest
+
+from anomaly_lab.errors import RunError
+from anomaly_lab.report.found import found
+from anomaly_lab.report.tables import SEVEN, Column, tables
+from tests.report.folders import kept
+
+
+def only(root, metric="image_auroc"):
+    (table,) = tables(found(root).runs, [metric])
+    return table
+
+
+def test_a_cell_is_the_mean_over_seeds_with_the_samples_deviation(tmp_path):
+    values = [0.9, 0.95, 0.97]
+    for seed, value in enumerate(values):
+        kept(tmp_path, "padim/mvtec/tile", seed, image_auroc=value)
+    table = only(tmp_path)
+    cell = table.cells["tile", Column("padim", (), "")]
+    assert cell.mean == pytest.approx(np.mean(values))
+    assert cell.sd == pytest.approx(np.std(values, ddof=1))
+    assert cell.whole
+    assert table.means == {}  # of one category there is none
+
+
+def test_a_mean_stands_only_over_columns_whose_categories_have_the_same_seeds(tmp_path):
+    for seed in (0, 1):
+        for category, value in (("tile", 0.5), ("wood", 0.7)):
+            kept(tmp_path, f"padim/mvtec/{category}", seed, image_auroc=value + seed / 10)
+            kept(tmp_path, f"nearest/mvtec/{category}", seed, image_auroc=value)
+    kept(tmp_path, "mlff/mvtec/tile", image_auroc=0.9)
+    kept(tmp_path, "vt_adl/mvtec/tile", image_auroc=0.9)
+    kept(tmp_path, "vt_adl/mvtec/wood", 1, image_auroc=0.9)
+    kept(tmp_path, "nearest/mvtec/wood", 2, status="failed")
+    table = only(tmp_path)
+    assert [column.model for column in table.means] == ["padim"]
+    mean = table.means[Column("padim", (), "")]
+    assert mean.by_seed == pytest.approx({0: 0.6, 1: 0.7})
+    assert mean.sd == pytest.approx(np.std([0.6, 0.7], ddof=1))
+
+
+def test_a_column_names_the_keys_in_which_runs_of_a_method_differ(tmp_path):
+    key = "model.progressive.iterations"
+    recipe = {"model": {"progressive": {"iterations": 2}, "widths": [8, 8]}}
+    kept(
+        tmp_path,
+        "prff/mvtec/tile",
+        differs={"data.root": "a", "model.rate": 1},
+        config=recipe,
+        image_auroc=0.9,
+    )
+    for n in (1, 3):
+        kept(tmp_path, "prff/mvtec/tile", differs={key: n, "model.rate": 1}, config=recipe, image_auroc=0.8)
+    kept(tmp_path, "padim/mvtec/tile", differs={"model.sigma": 4}, image_auroc=0.7)
+    table = only(tmp_path)
+    assert table.columns == [
+        Column("padim", (), ""),
+        *(Column("prff", ((key, n),), "") for n in ("1", "2", "3")),
+    ]
+    assert table.cells["tile", Column("prff", ((key, "2"),), "")].mean == 0.9
+
+
+def test_tags_are_columns_of_their_own(tmp_path):
+    for tag, value in (("first", 0.8), ("second", 0.9)):
+        kept(tmp_path, "padim/mvtec/tile", tag=tag, image_auroc=value)
+    assert {column.tag: cell.mean for (_, column), cell in only(tmp_path).cells.items()} == {
+        "first": 0.8,
+        "second": 0.9,
+    }
+
+
+def test_what_is_not_done_is_counted_and_has_no_number(tmp_path):
+    kept(tmp_path, "padim/mvtec/tile", 0, image_auroc=0.5)
+    kept(tmp_path, "padim/mvtec/tile", 1, status="failed", image_auroc=0.1)
+    kept(tmp_path, "padim/mvtec/tile", 2, status="running", image_auroc=0.1)
+    kept(tmp_path, "padim/mvtec/tile", 3, status="interrupted")
+    (cell,) = only(tmp_path).cells.values()
+    assert (cell.mean, cell.failed, cell.unfinished, cell.whole) == (0.5, 1, 2, False)
+
+
+def test_mad_is_the_mean_of_seven_and_of_no_fewer(tmp_path):
+    values = dict(zip(SEVEN, np.linspace(0.3, 0.9, 7), strict=True))
+    kept(tmp_path, "padim/mvtec/tile", **values)
+    kept(tmp_path, "deep_knn/mvtec/tile", **{name: values[name] for name in SEVEN[:3]})
+    table = only(tmp_path, "mad")
+    assert [cell.mean for cell in table.cells.values() if cell.by_seed] == [pytest.approx(0.6)]
+
+
+def test_each_data_set_has_its_table_and_a_metric_that_nobody_has_none(tmp_path):
+    kept(tmp_path, "padim/mvtec/tile", image_auroc=0.5, pixel_ap=0.4)
+    kept(tmp_path, "padim/btad/01", image_auroc=0.6)
+    made = tables(found(tmp_path).runs, ["image_auroc", "pixel_ap", "pixel_aupro"])
+    assert [(table.data, table.metric) for table in made] == [
+        ("btad", "image_auroc"),
+        ("mvtec", "image_auroc"),
+        ("mvtec", "pixel_ap"),
+    ]
+
+
+def test_a_damaged_run_is_told_and_the_others_count(tmp_path):
+    kept(tmp_path, "padim/mvtec/tile", image_auroc=0.5)
+    for name, text in (
+        ("broken", "{"),
+        ("list", "[]"),
+        ("seedless", "{}"),
+        ("wrong", '{"seed": 0, "differs": 1}'),
+    ):
+        folder = tmp_path / "padim" / "mvtec" / "wood" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(text)
+    (tmp_path / ".sweeps" / "a" / "b" / "c").mkdir(parents=True)
+    (tmp_path / ".sweeps" / "a" / "b" / "c" / "manifest.json").write_text("{}")
+    (tmp_path / "padim" / "mvtec" / "wood" / "nothing").mkdir()
+    runs, unreadable = found(tmp_path)
+    assert [run.category for run in runs] == ["tile"]
+    assert [line.split("manifest.json: ")[1].split(" (")[1].split(")")[0] for line in unreadable[1:]] == [
+        "holds no mapping",
+        "seed is no whole number",
+        "differs is no mapping",
+    ]
+    assert "broken/manifest.json: is damaged" in unreadable[0]
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(RunError, match=rf"^{tmp_path}/none: there is no such folder; give"):
+        found(tmp_path / "none")

@@ -1,0 +1,97 @@
+"""Tables as Markdown, csv and LaTeX, ours beside what papers print."""
+
+import csv
+import io
+
+import pytest
+
+from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.found import found
+from anomaly_lab.report.tables import Column, tables
+from anomaly_lab.report.texts import HEADER, as_csv, latex, markdown
+from anomaly_lab.runs.papers import paper_tables
+from tests.report.folders import kept
+
+NONE = Papers([])
+PAPERS = Papers(paper_tables())
+ITERATIONS = "model.progressive.iterations"
+
+
+def made(root, *metrics):
+    return tables(found(root).runs, metrics or ["image_auroc"])
+
+
+def test_a_cell_says_mean_spread_seeds_and_what_is_not_done(tmp_path):
+    kept(tmp_path, "padim/own/a", 0, image_auroc=0.98)
+    kept(tmp_path, "padim/own/a", 1, image_auroc=0.99)
+    kept(tmp_path, "padim/own/a", 2, status="failed")
+    kept(tmp_path, "padim/own/b", 0, image_auroc=1.0)
+    kept(tmp_path, "nearest/own/b", 0, status="running")
+    kept(tmp_path, "variation/own/a", 0, status="failed")
+    (table,) = made(tmp_path)
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in markdown(table, NONE).splitlines()
+    ]
+    assert lines[0] == ["### own, image_auroc"]
+    assert lines[2] == ["category", "nearest", "padim", "variation"]
+    assert lines[4:6] == [
+        ["a", "-", "0.985 ± 0.007 (2) 1 failed", "1 failed"],
+        ["b", "1 unfinished", "1.000 (1)", "-"],
+    ]
+    assert len(lines) == 6
+
+
+def test_the_papers_number_stands_beside_ours_with_its_digits(tmp_path):
+    """DRAEM's own table is asked before one that quotes it; a reduced recipe has the same number."""
+    kept(tmp_path, "draem_small/mvtec/carpet", image_auroc=0.9)
+    kept(tmp_path, "nearest/mvtec/carpet", image_auroc=0.9)
+    (table,) = made(tmp_path)
+    found_there = PAPERS.beside("mvtec", "carpet", Column("draem_small", (), ""), "image_auroc")
+    assert (found_there.value, found_there.table.paper.name) == (0.970, "draem")
+    text = markdown(table, PAPERS)
+    assert "| carpet   | 0.900 (1)   | 0.970 (-0.070) | 0.900 (1) |" in text
+
+
+def test_an_ablation_is_compared_by_its_settings_and_means_with_means(tmp_path):
+    recipe = {"model": {"progressive": {"iterations": 2}}}
+    for category, value in (("bottle", 0.9), ("tile", 0.8)):
+        for n in (1, 2, 3):
+            differs = {} if n == 2 else {ITERATIONS: n}
+            kept(tmp_path, f"prff/mvtec/{category}", differs=differs, config=recipe, image_auroc=value)
+    (table,) = made(tmp_path)
+    column = Column("prff", ((ITERATIONS, "1"),), "")
+    assert PAPERS.beside("mvtec", "", column, "image_auroc").value == 0.989
+    assert PAPERS.beside("mvtec", "bottle", column, "image_auroc") is None
+    assert PAPERS.beside("mvtec", "", Column("prff", ((ITERATIONS, "7"),), ""), "image_auroc") is None
+    last = markdown(table, PAPERS).splitlines()[-1]
+    assert last.split("|")[1].strip() == "mean"
+    assert "0.850 (1) | 0.989 (-0.139) | 0.850 (1) | 0.991 (-0.141)" in " ".join(last.split())
+
+
+def test_the_csv_has_a_line_a_cell_with_all_digits_and_no_formula(tmp_path):
+    kept(tmp_path, "draem/mvtec/carpet", 0, image_auroc=2 / 3)
+    kept(tmp_path, "draem/mvtec/carpet", 1, image_auroc=1 / 3)
+    kept(tmp_path, "draem/mvtec/=wood", 1, image_auroc=0.5)
+    rows = list(csv.DictReader(io.StringIO(as_csv(made(tmp_path), PAPERS))))
+    assert tuple(rows[0]) == HEADER
+    assert [row["category"] for row in rows] == ["'=wood", "carpet"]
+    assert float(rows[1]["mean"]) == pytest.approx(0.5)
+    assert float(rows[1]["sd"]) == pytest.approx(0.23570226)
+    assert (rows[1]["n"], rows[1]["paper"], rows[1]["table"]) == ("2", "0.97", "draem_table1")
+    assert float(rows[1]["difference"]) == pytest.approx(-0.47)
+    assert rows[0]["paper"] == ""
+
+
+def test_latex_escapes_its_signs(tmp_path):
+    kept(tmp_path, "deep_knn/own/a_b&c", 0, image_auroc=0.5)
+    kept(tmp_path, "deep_knn/own/a_b&c", 1, image_auroc=0.5)
+    text = latex(*made(tmp_path), NONE).splitlines()
+    assert text[1:] == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"category & deep\_knn \\",
+        r"\midrule",
+        r"a\_b\&c & 0.500 $\pm$ 0.000 (2) \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]

@@ -1,0 +1,65 @@
+"""The verb report: what it prints, keeps and refuses."""
+
+import subprocess
+import sys
+
+import pytest
+
+from anomaly_lab.errors import ConfigError, RunError
+from anomaly_lab.verbs.report import work
+from tests.report.folders import kept
+from tests.support.runs import asked
+
+
+def reported(root, *overrides):
+    work(asked(f"runs='{root}'", *overrides))
+
+
+def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
+    kept(tmp_path, "prff_small/mvtec/bottle", image_auroc=0.9, pixel_auroc=0.8)
+    kept(tmp_path, "padim/gtanoic/D_A", status="failed")
+    (tmp_path / "padim" / "mvtec" / "tile" / "bad").mkdir(parents=True)
+    (tmp_path / "padim" / "mvtec" / "tile" / "bad" / "manifest.json").write_text("{")
+    reported(tmp_path)
+    said = capsys.readouterr().out
+    assert "### mvtec, image_auroc" in said
+    assert "### mvtec, pixel_auroc" in said
+    assert "- paper: Liu, Zhu, Feng, Zeng, Sensors 2023, 23(21), 8750, Table 3 (prff_table3)" in said
+    assert "- reduced recipes, which no paper had: prff_small" in said
+    assert "DataError: gone" in said
+    assert "- not read: " in said
+    folder = tmp_path / ".report"
+    assert (folder / "report.md").read_text().strip() in said
+    assert (folder / "report.csv").read_text().count("\n") == 3
+    assert (folder / "report.tex").read_text().count(r"\begin{tabular}") == 2
+    reported(tmp_path)  # its own folder is no run
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "said"),
+    [
+        ("+report.metric=mad", ConfigError, r"^report\.metric is no key; there are"),
+        ("+report.metrics=[auroc]", ConfigError, r"^report\.metrics: auroc is none; there are image_ap"),
+        ("+report.metrics=[]", ConfigError, r"^report\.metrics: \[\]; give a list"),
+        ("+report.metrics=mad", RunError, r"holds no run that can be read; give runs=FOLDER"),
+    ],
+)
+def test_what_is_asked_wrongly_is_one_line(tmp_path, override, error, said):
+    with pytest.raises(error, match=said):
+        reported(tmp_path, override)
+
+
+@pytest.mark.long
+def test_it_takes_no_torch(tmp_path):
+    kept(tmp_path, "padim/mvtec/tile", image_auroc=0.9)
+    code = f"""
+import sys
+from anomaly_lab.__main__ import main
+sys.argv = ["anomaly_lab", "report", "runs={tmp_path}", "report.folder={tmp_path}/tables"]
+assert main() == 0
+assert not {{"torch", "lightning", "timm"}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tables" / "report.md").exists()
