@@ -376,7 +376,7 @@ def test_help_of_a_verb_is_its_docstring(main, verb, name, arguments, capsys):
         ("chekc", "chekc is no verb, and keys are set by key=value, without spaces; did you mean check?"),
         (
             "train",
-            "train is no verb, and keys are set by key=value, without spaces; there are: check, gallery",
+            f"train is no verb, and keys are set by key=value, without spaces; there are: {', '.join(VERBS)}",
         ),
     ],
 )

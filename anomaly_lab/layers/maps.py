@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 MOST_COPIES = 16  # of a column, to each side of it, that a kernel takes in
 
@@ -34,10 +33,19 @@ def enlarged(
 
 @lru_cache(maxsize=8)
 def _matrix(short: int, long: int, sigma: float, aligned: str) -> np.ndarray:
-    """Return what enlarges and smooths a column: (long, short) float32."""
-    units = torch.eye(short, dtype=torch.float64)[None]
-    corners = aligned == "corners"
-    columns = interpolate(units, size=long, mode="linear", align_corners=corners)[0].numpy().T
+    """Return what enlarges and smooths a column: (long, short) float32.
+
+    It is made without torch, whose export knows no numbers while it traces.
+    """
+    place = np.arange(long)
+    if aligned == "corners":
+        at = place * ((short - 1) / max(long - 1, 1))
+    else:
+        at = np.clip((place + 0.5) * (short / long) - 0.5, 0, None)
+    before = np.minimum(at.astype(int), short - 1)
+    columns = np.zeros((long, short))
+    np.add.at(columns, (place, before), 1 - (at - before))
+    np.add.at(columns, (place, np.minimum(before + 1, short - 1)), at - before)
     # SciPy cuts the kernel at 4 sigma; of one far wider than the column, mirrored copies are enough.
     radius = min(int(4 * sigma + 0.5), MOST_COPIES * long)
     smooth: np.ndarray = gaussian_filter1d(columns, sigma, axis=0, radius=radius) if sigma > 0 else columns

@@ -49,8 +49,9 @@ class Run:
         manifest = directory.manifest()
         kind = manifest.get("status")
         status: Status = "done" if kind == "done" else "failed" if kind == "failed" else "unfinished"
-        choices, differs = (_mapping(path, manifest, name) for name in ("choices", "differs"))
-        seed, seconds = manifest.get("seed"), manifest.get("seconds")
+        choices = _mapping(path, manifest, "choices")
+        seed = manifest.get("seed")
+        seconds = manifest.get("seconds")
         if type(seed) is not int:
             raise _damaged(path, "seed is no whole number")
         model, data, category = path.parts[-4:-1]
@@ -63,7 +64,7 @@ class Run:
             tag=one_line(manifest.get("tag", "")),
             seed=seed,
             status=status,
-            differs=differs,
+            differs=_mapping(path, manifest, "differs"),
             metrics=directory.metrics() if status == "done" else {},
             doubts=directory.doubts() if status == "done" else (),
             seconds=float(seconds) if status == "done" and isinstance(seconds, int | float) else None,
@@ -93,7 +94,8 @@ def found(folder: Path) -> Found:
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder; give that of your runs, runs=FOLDER")
-    runs, unreadable = [], []
+    runs: list[Run] = []
+    unreadable: list[str] = []
     for path in _directories(folder):
         try:
             runs.append(Run.of(path))

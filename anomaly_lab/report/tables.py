@@ -27,7 +27,7 @@ class Column(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What the seeds of one configuration reached on one category.
 
     Attributes:
@@ -69,8 +69,8 @@ class Table:
     metric: str
     categories: Sequence[str]
     columns: Sequence[Column]
-    cells: Mapping[tuple[str, Column], Cell]
-    means: Mapping[Column, Cell]
+    cells: Mapping[tuple[str, Column], TableCell]
+    means: Mapping[Column, TableCell]
 
 
 def tables(runs: Sequence[Run], metrics: Sequence[str]) -> list[Table]:
@@ -139,18 +139,20 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
     return Table(data, metric, categories, columns, cells, means)
 
 
-def _cell(runs: Sequence[Run], value: Callable[[Run], float | None]) -> Cell:
+def _cell(runs: Sequence[Run], value: Callable[[Run], float | None]) -> TableCell:
     by_seed = {run.seed: found for run in runs if (found := value(run)) is not None}
     states = [run.status for run in runs]
-    return Cell(by_seed, states.count("unfinished"), states.count("failed"))
+    return TableCell(by_seed, states.count("unfinished"), states.count("failed"))
 
 
-def _mean(categories: Sequence[str], column: Column, cells: Mapping[tuple[str, Column], Cell]) -> Cell | None:
+def _mean(
+    categories: Sequence[str], column: Column, cells: Mapping[tuple[str, Column], TableCell]
+) -> TableCell | None:
     """Return the mean over the categories, seed by seed; None unless each has the same seeds, all done."""
     mine = [cells.get((category, column)) for category in categories]
     whole = [cell for cell in mine if cell is not None and cell.whole]
     if len(categories) < 2 or len(whole) < len(categories) or len({frozenset(c.by_seed) for c in whole}) > 1:
         return None
-    return Cell(
+    return TableCell(
         {seed: statistics.fmean(cell.by_seed[seed] for cell in whole) for seed in sorted(whole[0].by_seed)}
     )

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from anomaly_lab.report.beside import Papers, Printed
-from anomaly_lab.report.tables import Cell, Column, Table
+from anomaly_lab.report.tables import Column, Table, TableCell
 from anomaly_lab.runs.directory import plain
 
 HEADER = (
@@ -22,7 +22,7 @@ def named(column: Column) -> str:
     return " ".join([column.model, *settings, *([f"tag={column.tag}"] if column.tag else [])])
 
 
-def ours(cell: Cell | None) -> str:
+def ours(cell: TableCell | None) -> str:
     """Return mean, spread and number of seeds: ``0.981 ± 0.004 (3)``, with what is not done."""
     if cell is None:
         return MISSING
@@ -37,7 +37,7 @@ def ours(cell: Cell | None) -> str:
     return " ".join([numbers + spread + seeds, *states]).strip() or MISSING
 
 
-def theirs(cell: Cell | None, printed: Printed | None) -> str:
+def theirs(cell: TableCell | None, printed: Printed | None) -> str:
     """Return the paper's number and how far ours lies above it, or nothing."""
     if printed is None:
         return ""
@@ -45,7 +45,7 @@ def theirs(cell: Cell | None, printed: Printed | None) -> str:
     return number if cell is None or cell.mean is None else f"{number} ({cell.mean - printed.value:+.3f})"
 
 
-def rows(table: Table) -> Iterator[tuple[str, str, Sequence[Cell | None]]]:
+def rows(table: Table) -> Iterator[tuple[str, str, Sequence[TableCell | None]]]:
     """Yield each row: its name, its category as a paper has it, its cells; last the mean, if there is one."""
     for category in table.categories:
         yield category, category, [table.cells.get((category, column)) for column in table.columns]
@@ -104,7 +104,7 @@ def as_csv(tables: Sequence[Table], papers: Papers) -> str:
     return text.getvalue()
 
 
-def _line(table: Table, name: str, column: Column, cell: Cell, printed: Printed | None) -> list[object]:
+def _line(table: Table, name: str, column: Column, cell: TableCell, printed: Printed | None) -> list[object]:
     settings = " ".join(f"{key}={value}" for key, value in column.settings)
     place = [table.data, name, column.model, settings, column.tag, table.metric]
     numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed]

@@ -56,7 +56,8 @@ def work(asked: Composition) -> None:
 def _asked(cfg: DictConfig) -> Asked:
     given: Any = dict(cfg.get("report") or {})
     runs = Path(cfg.runs)
-    metrics, folder = given.pop("metrics", METRICS), given.pop("folder", None)
+    metrics = given.pop("metrics", METRICS)
+    folder = given.pop("folder", None)
     if given:
         raise ConfigError(f"report.{next(iter(given))} is no key; there are report.metrics and report.folder")
     names = [metrics] if isinstance(metrics, str) else metrics
