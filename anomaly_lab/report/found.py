@@ -22,6 +22,7 @@ class Run:
         differs: by dotted key, the values that are not the recipe's.
         metrics: empty unless it is done.
         seconds: of the whole run; None unless it is done.
+        started: ISO 8601, empty if unknown.
         error: why it failed, if it did.
     """
 
@@ -37,6 +38,7 @@ class Run:
     metrics: dict[str, float]
     doubts: Sequence[str]
     seconds: float | None
+    started: str
     hardware: str
     command: str
     commit: str
@@ -54,7 +56,7 @@ class Run:
         seconds = manifest.get("seconds")
         if type(seed) is not int:
             raise _damaged(path, "seed is no whole number")
-        model, data, category = path.parts[-4:-1]
+        model, data, category = (one_line(part) for part in path.parts[-4:-1])
         return cls(
             path=path,
             model=model,
@@ -68,6 +70,7 @@ class Run:
             metrics=directory.metrics() if status == "done" else {},
             doubts=directory.doubts() if status == "done" else (),
             seconds=float(seconds) if status == "done" and isinstance(seconds, int | float) else None,
+            started=one_line(manifest.get("started", "")),
             hardware=one_line(manifest.get("hardware", "")),
             command=one_line(manifest.get("command", ""), 1000),
             commit=one_line(manifest.get("git_commit", "")),

@@ -31,13 +31,15 @@ class TableCell:
     """What the seeds of one configuration reached on one category.
 
     Attributes:
-        by_seed: the metric of each seed that is done and has it.
+        by_seed: the metric of each seed that is done and has it; of several runs that of the last begun.
         unfinished, failed: how many runs are not done.
+        repeated: how many more runs are done than there are seeds.
     """
 
     by_seed: Mapping[int, float]
     unfinished: int = 0
     failed: int = 0
+    repeated: int = 0
 
     @property
     def mean(self) -> float | None:
@@ -101,6 +103,17 @@ def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
     return columns
 
 
+def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+    """Return model, key and value of what all runs of a method have, and their recipe has not."""
+    shared = []
+    for model in dict.fromkeys(run.model for run in runs):
+        mine = [run for run in runs if run.model == model]
+        for key, value in mine[0].differs.items():
+            alike = all(shown(run.differs.get(key, ...)) == shown(value) for run in mine)
+            shared += [(model, key, shown(value))] if alike and key not in NOT_A_SETTING else []
+    return sorted(shared)
+
+
 def value_of(run: Run, metric: str) -> float | None:
     """Return a metric of a run; ``mad`` is the mean of seven, of a run that has them all."""
     if metric != ALL_SEVEN:
@@ -140,9 +153,11 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
 
 
 def _cell(runs: Sequence[Run], value: Callable[[Run], float | None]) -> TableCell:
-    by_seed = {run.seed: found for run in runs if (found := value(run)) is not None}
+    values = [(run.seed, value(run)) for run in sorted(runs, key=lambda run: run.started)]
+    known = [(seed, found) for seed, found in values if found is not None]
     states = [run.status for run in runs]
-    return TableCell(by_seed, states.count("unfinished"), states.count("failed"))
+    by_seed = dict(known)
+    return TableCell(by_seed, states.count("unfinished"), states.count("failed"), len(known) - len(by_seed))
 
 
 def _mean(

@@ -69,7 +69,7 @@ def grid(table: Table, papers: Papers) -> list[list[str]]:
 
 def markdown(table: Table, papers: Papers) -> str:
     """Return the table with its name as a heading."""
-    texts = grid(table, papers)
+    texts = [[text.replace("|", r"\|") for text in row] for row in grid(table, papers)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"

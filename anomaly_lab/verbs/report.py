@@ -21,7 +21,7 @@ from anomaly_lab.config.composing import Composition
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import Found, found
-from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, Table, tables
+from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, Table, shared_settings, tables
 from anomaly_lab.report.texts import as_csv, latex, markdown
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.papers import paper_tables
@@ -74,7 +74,7 @@ def _why(all_found: Found) -> str:
 
 
 def _remarks(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterator[str]:
-    """Yield what makes the tables doubtful, a line each."""
+    """Yield what makes the tables doubtful, a line each: of the papers' numbers, then of our runs."""
     used = [
         printed
         for table in made
@@ -90,10 +90,15 @@ def _remarks(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterato
     small = sorted({run.model for run in all_found.runs if run.reduced})
     if small and used:
         yield f"- reduced recipes, which no paper had: {', '.join(small)}"
-    doubtful = sum(bool(run.doubts) for run in all_found.runs)
-    if doubtful:
+    yield from _remarks_on_runs(all_found, made)
+
+
+def _remarks_on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
+    for model, key, value in shared_settings(all_found.runs):
+        yield f"- {model}: {key}={value} in all its runs, which its recipe has not"
+    if repeated := sum(cell.repeated for table in made for cell in table.cells.values()):
+        yield f"- {repeated} times a seed was run again by the same settings: the last begun counts"
+    if doubtful := sum(bool(run.doubts) for run in all_found.runs):
         yield f"- {doubtful} of {len(all_found.runs)} runs say in run.log: look at this"
-    for run in all_found.runs:
-        if run.error:
-            yield f"- failed: {run.path}: {run.error}"
+    yield from (f"- failed: {run.path}: {run.error}" for run in all_found.runs if run.error)
     yield from (f"- not read: {line}" for line in all_found.unreadable)

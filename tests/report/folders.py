@@ -1,5 +1,6 @@
 """Run directories as a report reads them, without the runs."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ def kept(
     differs: dict[str, Any] | None = None,
     config: dict[str, Any] | None = None,
     tag: str = "run",
+    started: str = "",
     **metrics: float,
 ) -> Path:
     """Write a run directory; ``place`` is MODEL/DATA/CATEGORY, ``config`` what its recipe has."""
-    name = f"{tag}-{abs(hash(json.dumps(differs))) % 16**8:08x}-seed{seed}"
+    digest = hashlib.sha256(json.dumps([differs, started]).encode()).hexdigest()
+    name = f"{tag}-{digest[:8]}-seed{seed}"
     folder = root / place / name
     folder.mkdir(parents=True)
     manifest = {
         "status": status,
         "seed": seed,
         "tag": tag,
+        "started": started,
         "choices": {"synthesis": "none"},
         "differs": differs or {},
         "seconds": 1.5,

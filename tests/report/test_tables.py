@@ -5,7 +5,7 @@ import pytest
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.found import found
-from anomaly_lab.report.tables import SEVEN, Column, tables
+from anomaly_lab.report.tables import SEVEN, Column, shared_settings, tables
 from tests.report.folders import kept
 
 
@@ -79,6 +79,23 @@ def test_what_is_not_done_is_counted_and_has_no_number(tmp_path):
     kept(tmp_path, "padim/mvtec/tile", 3, status="interrupted")
     (cell,) = only(tmp_path).cells.values()
     assert (cell.mean, cell.failed, cell.unfinished, cell.whole) == (0.5, 1, 2, False)
+
+
+def test_of_a_seed_that_was_run_again_the_last_begun_counts_and_it_is_told(tmp_path):
+    """As after an update that changed a recipe, and so the hash of its runs."""
+    for started, value in (("2026-02-01", 0.7), ("2026-03-01", 0.9), ("2026-01-01", 0.8)):
+        kept(tmp_path, "padim/mvtec/tile", started=started, image_auroc=value)
+    (cell,) = only(tmp_path).cells.values()
+    assert (cell.by_seed, cell.repeated) == ({0: 0.9}, 2)
+
+
+def test_what_all_runs_of_a_method_have_and_its_recipe_has_not_is_known(tmp_path):
+    for seed, rate in ((0, 1), (1, 2)):
+        differs = {"trainer.max_steps": 2, "model.rate": rate, "data.category": "tile"}
+        kept(tmp_path, "prff/mvtec/tile", seed, differs=differs, image_auroc=0.5)
+    kept(tmp_path, "padim/mvtec/tile", differs={"model.sigma": 4}, image_auroc=0.5)
+    kept(tmp_path, "padim/mvtec/tile", 1, image_auroc=0.5)
+    assert shared_settings(found(tmp_path).runs) == [("prff", "trainer.max_steps", "2")]
 
 
 def test_mad_is_the_mean_of_seven_and_of_no_fewer(tmp_path):

@@ -82,6 +82,13 @@ def test_the_csv_has_a_line_a_cell_with_all_digits_and_no_formula(tmp_path):
     assert rows[0]["paper"] == ""
 
 
+def test_a_name_breaks_no_table(tmp_path):
+    kept(tmp_path, "padim/own/a|b", image_auroc=0.5)
+    kept(tmp_path, "padim/own/c\nd", image_auroc=0.5)
+    lines = markdown(*made(tmp_path), NONE).splitlines()
+    assert [line.split(" | ")[0] for line in lines[4:6]] == [r"| a\|b    ", "| c d     "]
+
+
 def test_latex_escapes_its_signs(tmp_path):
     kept(tmp_path, "deep_knn/own/a_b&c", 0, image_auroc=0.5)
     kept(tmp_path, "deep_knn/own/a_b&c", 1, image_auroc=0.5)

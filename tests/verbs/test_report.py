@@ -16,7 +16,16 @@ def reported(root, *overrides):
 
 
 def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
-    kept(tmp_path, "prff_small/mvtec/bottle", image_auroc=0.9, pixel_auroc=0.8)
+    for started in ("2026-01-01", "2026-01-02"):
+        differs = {"trainer.max_steps": 2}
+        kept(
+            tmp_path,
+            "prff_small/mvtec/bottle",
+            differs=differs,
+            started=started,
+            image_auroc=0.9,
+            pixel_auroc=0.8,
+        )
     kept(tmp_path, "padim/gtanoic/D_A", status="failed")
     (tmp_path / "padim" / "mvtec" / "tile" / "bad").mkdir(parents=True)
     (tmp_path / "padim" / "mvtec" / "tile" / "bad" / "manifest.json").write_text("{")
@@ -26,6 +35,8 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
     assert "### mvtec, pixel_auroc" in said
     assert "- paper: Liu, Zhu, Feng, Zeng, Sensors 2023, 23(21), 8750, Table 3 (prff_table3)" in said
     assert "- reduced recipes, which no paper had: prff_small" in said
+    assert "- prff_small: trainer.max_steps=2 in all its runs, which its recipe has not" in said
+    assert "- 2 times a seed was run again" in said
     assert "DataError: gone" in said
     assert "- not read: " in said
     folder = tmp_path / ".report"
