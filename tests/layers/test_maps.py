@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from anomaly_lab.layers import maps
 from anomaly_lab.layers.maps import enlarged
+from tests.support.export import OLD
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (5, 9), (1, 3)])
@@ -40,6 +41,9 @@ def test_a_kernel_far_wider_than_the_map_takes_no_memory_and_gives_the_mean():
         torch.testing.assert_close(flat, large.mean().expand(1, 16, 16), atol=1e-2, rtol=0)
 
 
+@pytest.mark.skipif(
+    OLD, reason="the exporter of torch 2.6 refuses NumPy, and those up to 2.13 were not tried"
+)
 def test_it_is_exported_though_no_map_of_this_size_was_made_before():
     class Module(torch.nn.Module):
         def forward(self, coarse):
