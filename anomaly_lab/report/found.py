@@ -1,5 +1,6 @@
 """The runs below a folder, as their own files tell of them."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.reading import one_line
 
 Status = Literal["done", "failed", "unfinished"]
+CATEGORY = "data.category"  # names what is measured, not how
+MADE_FROM = ("data_fingerprint", "synthesis_source", "weights", "own_code")
 
 
 @final
@@ -18,10 +21,10 @@ class Run:
     """What a report needs of a run.
 
     Attributes:
-        model, data, synthesis: recipes' names.
-        differs: by dotted key, the values that are not the recipe's.
+        model, data: recipes' names.
+        differs: by dotted key, as texts, the values that are not the recipe's, but for the category.
+        made_from: what the run was made from besides its config: data, textures, weights, own code.
         metrics: empty unless it is done.
-        seconds: of the whole run; None unless it is done.
         started: ISO 8601, empty if unknown.
         error: why it failed, if it did.
     """
@@ -30,18 +33,14 @@ class Run:
     model: str
     data: str
     category: str
-    synthesis: str
     tag: str
     seed: int
     status: Status
-    differs: dict[str, Any]
+    differs: dict[str, str]
+    made_from: str
     metrics: dict[str, float]
     doubts: Sequence[str]
-    seconds: float | None
     started: str
-    hardware: str
-    command: str
-    commit: str
     error: str
 
     @classmethod
@@ -51,29 +50,26 @@ class Run:
         manifest = directory.manifest()
         kind = manifest.get("status")
         status: Status = "done" if kind == "done" else "failed" if kind == "failed" else "unfinished"
-        choices = _mapping(path, manifest, "choices")
         seed = manifest.get("seed")
-        seconds = manifest.get("seconds")
-        if type(seed) is not int:
-            raise _damaged(path, "seed is no whole number")
+        differs = manifest.get("differs", {})
+        if type(seed) is not int or not isinstance(differs, dict):
+            why = "differs is no mapping" if type(seed) is int else "seed is no whole number"
+            way_out = "remove the folder to run again"
+            raise RunError(f"{path / 'manifest.json'}: is damaged ({why}); {way_out}")
         model, data, category = (one_line(part) for part in path.parts[-4:-1])
         return cls(
             path=path,
             model=model,
             data=data,
             category=category,
-            synthesis=one_line(choices.get("synthesis", "")),
             tag=one_line(manifest.get("tag", "")),
             seed=seed,
             status=status,
-            differs=_mapping(path, manifest, "differs"),
+            differs={one_line(key): shown(value) for key, value in differs.items() if key != CATEGORY},
+            made_from=json.dumps([manifest.get(name) for name in MADE_FROM]),
             metrics=directory.metrics() if status == "done" else {},
             doubts=directory.doubts() if status == "done" else (),
-            seconds=float(seconds) if status == "done" and isinstance(seconds, int | float) else None,
             started=one_line(manifest.get("started", "")),
-            hardware=one_line(manifest.get("hardware", "")),
-            command=one_line(manifest.get("command", ""), 1000),
-            commit=one_line(manifest.get("git_commit", "")),
             error=one_line(manifest.get("error", "")) if status == "failed" else "",
         )
 
@@ -113,12 +109,8 @@ def _directories(folder: Path) -> Iterator[Path]:
         yield file.parent
 
 
-def _mapping(path: Path, manifest: dict[str, Any], name: str) -> dict[str, Any]:
-    value = manifest.get(name, {})
-    if not isinstance(value, dict):
-        raise _damaged(path, f"{name} is no mapping")
-    return value
-
-
-def _damaged(path: Path, why: str) -> RunError:
-    return RunError(f"{path / 'manifest.json'}: is damaged ({why}); remove the folder to run again")
+def shown(value: Any) -> str:
+    """Return a value of a config as one types it, on one line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
+    return one_line(str(value).lower() if isinstance(value, bool) or value is None else value)

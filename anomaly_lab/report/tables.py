@@ -2,27 +2,30 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from anomaly_lab.config.kept import read_kept
-from anomaly_lab.report.found import Run
+from anomaly_lab.errors import RunError
+from anomaly_lab.report.found import Run, shown
 
 # The seven of ADer (Zhang et al., 2024), whose mean its tables call mAD.
 SEVEN = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
 ALL_SEVEN = "mad"
-NOT_A_SETTING = {"data.category", "data.root"}  # keys that name what is measured, not how
+RECIPES = "recipe's"  # a value that no run tells
 
 
 class Column(NamedTuple):
     """A configuration: a method with whatever in it differs from its recipe."""
 
     model: str
-    settings: tuple[tuple[str, str], ...]  # dotted keys and values
+    settings: tuple[tuple[str, str], ...]  # dotted keys that vary in this table, with their values
     tag: str  # empty where it is that of all runs
+    differs: tuple[tuple[str, str], ...] = ()  # all that the recipe has otherwise
 
 
 @final
@@ -32,14 +35,14 @@ class TableCell:
 
     Attributes:
         by_seed: the metric of each seed that is done and has it; of several runs that of the last begun.
-        unfinished, failed: how many runs are not done.
-        repeated: how many more runs are done than there are seeds.
+        unfinished, failed: how many seeds are not done.
+        mixed: its runs were made from different data, textures, weights or code, so it has no number.
     """
 
     by_seed: Mapping[int, float]
     unfinished: int = 0
     failed: int = 0
-    repeated: int = 0
+    mixed: bool = False
 
     @property
     def mean(self) -> float | None:
@@ -77,17 +80,16 @@ class Table:
 
 def tables(runs: Sequence[Run], metrics: Sequence[str]) -> list[Table]:
     """Return a table for each data set and metric that any run has."""
-    columns = configurations(runs)
-    found = [
-        _table(name, [(run, columns[run.path]) for run in runs if run.data == name], metric)
-        for name in dict.fromkeys(run.data for run in runs)
-        for metric in metrics
-    ]
+    found: list[Table] = []
+    for name in dict.fromkeys(run.data for run in runs):
+        mine = [run for run in runs if run.data == name]
+        columns = configurations(mine)
+        found += [_table(name, [(run, columns[run.path]) for run in mine], metric) for metric in metrics]
     return [table for table in found if any(cell.by_seed for cell in table.cells.values())]
 
 
 def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
-    """Return the column of each run's path.
+    """Return the column of each run's path; the runs are of one data set.
 
     It names the keys whose values differ among the runs of its method, and its tag where there are several.
     """
@@ -95,23 +97,31 @@ def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
     columns = {}
     for model in dict.fromkeys(run.model for run in runs):
         mine = [run for run in runs if run.model == model]
-        keys = _varied(mine)
-        recipes = {key: _recipes_value(mine, key) for key in keys}
+        keys = sorted({key for run in mine for key in run.differs})
+        varied = [key for key in keys if len({run.differs.get(key) for run in mine}) > 1]
+        recipes = {key: _recipes_value(mine, key) for key in varied}
         for run in mine:
-            settings = tuple((key, shown(run.differs.get(key, recipes[key]))) for key in keys)
-            columns[run.path] = Column(model, settings, run.tag if tags else "")
+            settings = tuple((key, run.differs.get(key, recipes[key])) for key in varied)
+            differs = tuple(sorted(run.differs.items()))
+            columns[run.path] = Column(model, settings, run.tag if tags else "", differs)
     return columns
 
 
 def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     """Return model, key and value of what all runs of a method have, and their recipe has not."""
-    shared = []
+    shared: list[tuple[str, str, str]] = []
     for model in dict.fromkeys(run.model for run in runs):
-        mine = [run for run in runs if run.model == model]
-        for key, value in mine[0].differs.items():
-            alike = all(shown(run.differs.get(key, ...)) == shown(value) for run in mine)
-            shared += [(model, key, shown(value))] if alike and key not in NOT_A_SETTING else []
+        mine = [run.differs for run in runs if run.model == model]
+        alike = (pair for pair in mine[0].items() if all(pair in differs.items() for differs in mine))
+        shared += [(model, key, value) for key, value in alike]
     return sorted(shared)
+
+
+def repeated(runs: Sequence[Run]) -> int:
+    """Return how many runs are done more than there are seeds of a configuration on a category."""
+    done = [run for run in runs if run.status == "done"]
+    places = {(r.model, r.data, r.category, r.tag, r.seed, *sorted(r.differs.items())) for r in done}
+    return len(done) - len(places)
 
 
 def value_of(run: Run, metric: str) -> float | None:
@@ -122,23 +132,14 @@ def value_of(run: Run, metric: str) -> float | None:
     return statistics.fmean(seven) if len(seven) == len(SEVEN) else None
 
 
-def shown(value: Any) -> str:
-    """Return a value of a config as one types it."""
-    if isinstance(value, list | ListConfig):
-        return f"[{','.join(map(shown, value))}]"
-    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
-
-
-def _varied(runs: Sequence[Run]) -> list[str]:
-    """Return the keys that differ from the recipe in some of the runs, and not alike in all."""
-    keys = sorted({key for run in runs for key in run.differs} - NOT_A_SETTING)
-    return [key for key in keys if len({shown(run.differs.get(key, ...)) for run in runs}) > 1]
-
-
-def _recipes_value(runs: Sequence[Run], key: str) -> Any:
+def _recipes_value(runs: Sequence[Run], key: str) -> str:
     """Return what the recipe has where runs of a method differ in a key; a run that has it tells."""
-    plain = next((run for run in runs if key not in run.differs), None)
-    return None if plain is None else OmegaConf.select(read_kept(plain.path / "config.yaml"), key)
+    for run in runs:
+        if key not in run.differs:
+            with suppress(RunError):  # its config is damaged; another may tell
+                value = OmegaConf.select(read_kept(run.path / "config.yaml"), key, default=RECIPES)
+                return shown(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+    return RECIPES
 
 
 def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
@@ -153,11 +154,14 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
 
 
 def _cell(runs: Sequence[Run], value: Callable[[Run], float | None]) -> TableCell:
+    if len({run.made_from for run in runs if run.status == "done"}) > 1:
+        return TableCell({}, mixed=True)
+    done = {run.seed for run in runs if run.status == "done"}
+    failed = {run.seed for run in runs if run.status == "failed"} - done
+    others = {run.seed for run in runs} - done - failed
     values = [(run.seed, value(run)) for run in sorted(runs, key=lambda run: run.started)]
-    known = [(seed, found) for seed, found in values if found is not None]
-    states = [run.status for run in runs]
-    by_seed = dict(known)
-    return TableCell(by_seed, states.count("unfinished"), states.count("failed"), len(known) - len(by_seed))
+    by_seed = {seed: found for seed, found in values if found is not None}
+    return TableCell(by_seed, len(others), len(failed))
 
 
 def _mean(

@@ -10,10 +10,12 @@ from anomaly_lab.runs.directory import plain
 
 HEADER = (
     *("data", "category", "model", "settings", "tag", "metric", "mean", "sd", "n", "unfinished", "failed"),
-    *("paper", "difference", "table", "flag"),
+    *("printed", "difference", "table", "flag"),
 )
-MEAN = "mean"  # the row's name
+MEAN = "(mean)"  # the row's name, which no category has
 MISSING = "-"
+LATEX = {sign: rf"\{sign}" for sign in "&%$#_{}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
 
 
 def named(column: Column) -> str:
@@ -26,6 +28,8 @@ def ours(cell: TableCell | None) -> str:
     """Return mean, spread and number of seeds: ``0.981 ± 0.004 (3)``, with what is not done."""
     if cell is None:
         return MISSING
+    if cell.mixed:
+        return "of different data"
     numbers = "" if cell.mean is None else f"{cell.mean:.3f}"
     spread = "" if cell.sd is None else f" ± {cell.sd:.3f}"
     states = [
@@ -45,25 +49,43 @@ def theirs(cell: TableCell | None, printed: Printed | None) -> str:
     return number if cell is None or cell.mean is None else f"{number} ({cell.mean - printed.value:+.3f})"
 
 
-def rows(table: Table) -> Iterator[tuple[str, str, Sequence[TableCell | None]]]:
-    """Yield each row: its name, its category as a paper has it, its cells; last the mean, if there is one."""
+def rows(table: Table) -> Iterator[tuple[str, Sequence[str], Sequence[TableCell | None]]]:
+    """Yield each row: its name, the categories that it is over, its cells; last the mean, if there is one."""
     for category in table.categories:
-        yield category, category, [table.cells.get((category, column)) for column in table.columns]
+        yield category, [category], [table.cells.get((category, column)) for column in table.columns]
     if table.means:
-        yield MEAN, "", [table.means.get(column) for column in table.columns]
+        yield MEAN, table.categories, [table.means.get(column) for column in table.columns]
+
+
+def beside(
+    table: Table, over: Sequence[str], place: int, cell: TableCell | None, papers: Papers
+) -> Printed | None:
+    """Return the printed number for a cell in the column at ``place``, if ours has one to stand beside."""
+    if cell is None or cell.mean is None:
+        return None
+    return papers.beside(table.data, over, table.columns[place], table.metric)
+
+
+def printed_in(table: Table, papers: Papers) -> list[Printed]:
+    """Return the printed numbers that stand in the table."""
+    asked = [
+        beside(table, over, place, cell, papers)
+        for _, over, cells in rows(table)
+        for place, cell in enumerate(cells)
+    ]
+    return [printed for printed in asked if printed is not None]
 
 
 def grid(table: Table, papers: Papers) -> list[list[str]]:
-    """Return the table's texts, the header first; the paper's column follows ours where it has a number."""
+    """Return the table's texts, the header first; the printed numbers' column follows ours."""
     columns: list[list[str]] = [["category", *(name for name, *_ in rows(table))]]
     for place, column in enumerate(table.columns):
         cells = [
-            (cells[place], papers.beside(table.data, category, column, table.metric))
-            for _, category, cells in rows(table)
+            (cells[place], beside(table, over, place, cells[place], papers)) for _, over, cells in rows(table)
         ]
         columns.append([named(column), *(ours(cell) for cell, _ in cells)])
         if any(printed for _, printed in cells):
-            columns.append(["paper", *(theirs(cell, printed) for cell, printed in cells)])
+            columns.append(["printed", *(theirs(cell, printed) for cell, printed in cells)])
     return [list(row) for row in zip(*columns, strict=True)]
 
 
@@ -96,11 +118,11 @@ def as_csv(tables: Sequence[Table], papers: Papers) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
     for table in tables:
-        for name, category, cells in rows(table):
-            for column, cell in zip(table.columns, cells, strict=True):
+        for name, over, cells in rows(table):
+            for place, cell in enumerate(cells):
                 if cell is not None:
-                    printed = papers.beside(table.data, category, column, table.metric)
-                    writer.writerow(map(plain, _line(table, name, column, cell, printed)))
+                    printed = beside(table, over, place, cell, papers)
+                    writer.writerow(map(plain, _line(table, name, table.columns[place], cell, printed)))
     return text.getvalue()
 
 
@@ -115,6 +137,4 @@ def _line(table: Table, name: str, column: Column, cell: TableCell, printed: Pri
 
 
 def _escaped(text: str) -> str:
-    for sign in "&%$#_{}":
-        text = text.replace(sign, rf"\{sign}")
-    return text.replace("±", r"$\pm$")
+    return "".join(LATEX.get(sign, sign) for sign in text)

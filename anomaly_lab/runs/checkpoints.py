@@ -22,10 +22,11 @@ AGAIN = "remove it to train again"
 MOST_PARTS = 30_000  # modules and parameters that a network is built from; the largest of timm have 5,000
 # What a checkpoint may name, of what torch lets a file call: nothing that makes memory of a number.
 NAMED = re.compile(
-    r"collections (OrderedDict|Counter)|(__builtin__|builtins) (set|complex)|_codecs encode"
+    r"collections (OrderedDict|Counter)|(__builtin__|builtins) (set|complex)"
     r"|torch ([a-z]\w*|Size|[A-Z]\w*Storage)|torch\._utils _rebuild_\w+|torch\._tensor _rebuild_from_type_v2"
     r"|torch\.nn\.parameter Parameter|torch\.serialization _get_layout"
 )
+ZIP_OFFSET = 6  # where zipfile keeps it in the end record
 TIED = 4  # names at most that a weight has on the average
 
 
@@ -57,22 +58,29 @@ def read_checkpoint(file: Path, training_hash: str) -> dict[str, Any]:
 
 
 def _strange(file: Path, size: int) -> str:
-    """Say what in the form of a file would take more memory than its bytes, or nothing.
-
-    torch finds a record whatever the case of its name, and reads a file that does not begin as a zip in an
-    older way.
-    """
+    """Say what in the form of a file would take more memory than its bytes, or nothing."""
     with file.open("rb") as opened:
-        if opened.read(4) != b"PK\x03\x04":
+        if opened.read(4) != b"PK\x03\x04":  # torch reads such a file in an older way
             return "is no readable checkpoint, as its first bytes show"
+        end = zipfile._EndRecData(opened)  # type: ignore[attr-defined]  # says where the list of records lies
     with zipfile.ZipFile(file) as records:
-        if sum(record.file_size for record in records.infolist()) > size:  # torch writes records as they are
-            return "is packed"
-        lists = [name for name in records.namelist() if name.lower().endswith(".pkl")]
-        if [name.rpartition("/")[2] for name in lists] != ["data.pkl"]:
-            return "has not one record data.pkl"
-        content = records.read(lists[0])
-    for code, named, _ in pickletools.genops(content):
+        # Where it does not lie there, zipfile looks elsewhere than torch.
+        if end is None or records.comment or end[ZIP_OFFSET] != records.start_dir:
+            return "is no readable checkpoint, as its records are not listed where it says"
+        return _strange_records(records, size)
+
+
+def _strange_records(records: zipfile.ZipFile, size: int) -> str:
+    """Say what in the records would; torch finds one whatever the case of its name."""
+    if sum(record.file_size for record in records.infolist()) > size:  # torch writes records as they are
+        return "is packed"
+    lists = [name for name in records.namelist() if name.lower().endswith(".pkl")]
+    if [name.rpartition("/")[2] for name in lists] != ["data.pkl"]:
+        return "has not one record data.pkl"
+    numbers = [name.rpartition("/data/")[2] for name in records.namelist() if "/data/" in name.lower()]
+    if len(set(numbers)) < len(numbers) or not all(re.fullmatch("[0-9]+", number) for number in numbers):
+        return "has a record that torch would find by two names"
+    for code, named, _ in pickletools.genops(records.read(lists[0])):
         if code.name in {"GLOBAL", "INST", "STACK_GLOBAL"} and not NAMED.fullmatch(str(named)):
             return f"names {one_line(named)}"
     return ""

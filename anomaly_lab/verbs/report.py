@@ -1,9 +1,9 @@
 """Put runs into tables: ``python -m anomaly_lab report runs=FOLDER``; nothing is trained.
 
 A table for each data set and metric: rows are categories, columns methods with whatever in them differs from
-their recipes, cells means over seeds, ± their standard deviation, and how many seeds; beside them the paper's
-number where there is one, and how far ours lies above it. A mean over categories stands only where every
-category has the same seeds. The tables are printed, and kept as Markdown, csv and LaTeX.
+their recipes, cells means over seeds, ± their standard deviation, and how many seeds; beside them the number
+that a paper printed for the same configuration, and how far ours lies above it. A mean over categories stands
+only where every category has the same seeds. Tables are printed, and kept as Markdown, csv and LaTeX.
 
   report.metrics=[image_auroc,pixel_aupro]   which; else those of the papers. mad is the mean of seven
   report.folder=FOLDER                       where the files go; else RUNS/.report
@@ -21,8 +21,8 @@ from anomaly_lab.config.composing import Composition
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import Found, found
-from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, Table, shared_settings, tables
-from anomaly_lab.report.texts import as_csv, latex, markdown
+from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, Table, repeated, shared_settings, tables
+from anomaly_lab.report.texts import as_csv, latex, markdown, printed_in
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.papers import paper_tables
 
@@ -46,15 +46,23 @@ def work(asked: Composition) -> None:
     papers = Papers(paper_tables())
     made = tables(all_found.runs, want.metrics)
     text = "\n".join([*(markdown(table, papers) for table in made), *_remarks(all_found, made, papers)])
+    print(text)
     kept = RunDirectory(want.folder)
+    try:
+        want.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{want.folder}: cannot be made ({error.strerror}); give report.folder") from error
     kept.write("report.md", text + "\n")
     kept.write("report.csv", as_csv(made, papers))
     kept.write("report.tex", "\n".join(latex(table, papers) for table in made))
-    print(f"{text}\n\nkept as report.md, report.csv and report.tex in {want.folder}")
+    print(f"\nkept as report.md, report.csv and report.tex in {want.folder}")
 
 
 def _asked(cfg: DictConfig) -> Asked:
-    given: Any = dict(cfg.get("report") or {})
+    told: Any = cfg.get("report") or {}
+    if not isinstance(told, DictConfig | dict) or not isinstance(cfg.runs, str):
+        raise ConfigError("report: give report.metrics, report.folder and runs=FOLDER")
+    given: dict[Any, Any] = dict(told)
     runs = Path(cfg.runs)
     metrics = given.pop("metrics", METRICS)
     folder = given.pop("folder", None)
@@ -74,30 +82,24 @@ def _why(all_found: Found) -> str:
 
 
 def _remarks(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterator[str]:
-    """Yield what makes the tables doubtful, a line each: of the papers' numbers, then of our runs."""
-    used = [
-        printed
-        for table in made
-        for column in table.columns
-        for category in (*table.categories, "")
-        if (printed := papers.beside(table.data, category, column, table.metric))
-    ]
-    for table in papers.used(used):
+    """Yield what makes the tables doubtful, a line each: of the printed numbers, then of our runs."""
+    used = [printed for table in made for printed in printed_in(table, papers)]
+    for table in {printed.table.name: printed.table for printed in used}.values():
         protocol = "".join(f"; {word.name}: {word.meaning}" for word in table.protocol)
-        yield f"- paper: {table.paper.cites}, {table.number} ({table.name}){protocol}"
+        yield f"- printed: {table.paper.cites}, {table.number} ({table.name}){protocol}"
     if any(printed.flag for printed in used):
         yield "- a number with a star is doubtful: experiments/papers says why"
     small = sorted({run.model for run in all_found.runs if run.reduced})
     if small and used:
         yield f"- reduced recipes, which no paper had: {', '.join(small)}"
-    yield from _remarks_on_runs(all_found, made)
+    yield from _remarks_on_runs(all_found)
 
 
-def _remarks_on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
+def _remarks_on_runs(all_found: Found) -> Iterator[str]:
     for model, key, value in shared_settings(all_found.runs):
         yield f"- {model}: {key}={value} in all its runs, which its recipe has not"
-    if repeated := sum(cell.repeated for table in made for cell in table.cells.values()):
-        yield f"- {repeated} times a seed was run again by the same settings: the last begun counts"
+    if more := repeated(all_found.runs):
+        yield f"- {more} times a seed was run again by the same settings: the last begun counts"
     if doubtful := sum(bool(run.doubts) for run in all_found.runs):
         yield f"- {doubtful} of {len(all_found.runs)} runs say in run.log: look at this"
     yield from (f"- failed: {run.path}: {run.error}" for run in all_found.runs if run.error)

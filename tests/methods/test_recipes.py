@@ -103,6 +103,7 @@ def first_run(tree, tmp_path_factory):
     return lru_cache(lambda model: ran(tmp_path_factory.mktemp(model), *tiny(tree, model)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", SMALL)
 def test_training_changes_the_method_and_the_run_keeps_what_it_promises(model, tree, first_run):
     untrained = instantiate(composed(*tiny(tree, model)).model, _convert_="all").state_dict()

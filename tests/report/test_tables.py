@@ -1,11 +1,13 @@
 """Tables of runs: what stands in a cell, a column, a mean."""
 
+import json
+
 import numpy as np
 import pytest
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.found import found
-from anomaly_lab.report.tables import SEVEN, Column, shared_settings, tables
+from anomaly_lab.report.tables import SEVEN, Column, repeated, shared_settings, tables
 from tests.report.folders import kept
 
 
@@ -48,7 +50,7 @@ def test_a_column_names_the_keys_in_which_runs_of_a_method_differ(tmp_path):
     kept(
         tmp_path,
         "prff/mvtec/tile",
-        differs={"data.root": "a", "model.rate": 1},
+        differs={"data.category": "tile", "model.rate": 1},
         config=recipe,
         image_auroc=0.9,
     )
@@ -56,11 +58,20 @@ def test_a_column_names_the_keys_in_which_runs_of_a_method_differ(tmp_path):
         kept(tmp_path, "prff/mvtec/tile", differs={key: n, "model.rate": 1}, config=recipe, image_auroc=0.8)
     kept(tmp_path, "padim/mvtec/tile", differs={"model.sigma": 4}, image_auroc=0.7)
     table = only(tmp_path)
-    assert table.columns == [
-        Column("padim", (), ""),
-        *(Column("prff", ((key, n),), "") for n in ("1", "2", "3")),
+    assert [(column.model, column.settings) for column in table.columns] == [
+        ("padim", ()),
+        *(("prff", ((key, n),)) for n in ("1", "2", "3")),
     ]
-    assert table.cells["tile", Column("prff", ((key, "2"),), "")].mean == 0.9
+    recipe = next(column for column in table.columns if column.settings == ((key, "2"),))
+    assert recipe.differs == (("model.rate", "1"),)
+    assert table.cells["tile", recipe].mean == 0.9
+
+
+def test_a_setting_that_a_damaged_config_does_not_tell_is_the_recipes(tmp_path):
+    plain = kept(tmp_path, "padim/mvtec/tile", image_auroc=0.5)
+    (plain / "config.yaml").write_text("{")
+    kept(tmp_path, "padim/mvtec/tile", differs={"model.sigma": 4}, image_auroc=0.5)
+    assert {column.settings[0][1] for column in only(tmp_path).columns} == {"4", "recipe's"}
 
 
 def test_tags_are_columns_of_their_own(tmp_path):
@@ -86,7 +97,26 @@ def test_of_a_seed_that_was_run_again_the_last_begun_counts_and_it_is_told(tmp_p
     for started, value in (("2026-02-01", 0.7), ("2026-03-01", 0.9), ("2026-01-01", 0.8)):
         kept(tmp_path, "padim/mvtec/tile", started=started, image_auroc=value)
     (cell,) = only(tmp_path).cells.values()
-    assert (cell.by_seed, cell.repeated) == ({0: 0.9}, 2)
+    assert cell.by_seed == {0: 0.9}
+    assert repeated(found(tmp_path).runs) == 2
+
+
+def test_a_seed_that_failed_before_it_was_done_is_done(tmp_path):
+    kept(tmp_path, "padim/mvtec/tile", status="failed", started="1")
+    kept(tmp_path, "padim/mvtec/tile", started="2", image_auroc=0.9)
+    (cell,) = only(tmp_path).cells.values()
+    assert cell.whole
+
+
+def test_runs_on_different_data_are_no_seeds_of_one(tmp_path):
+    """data.root is no key of a run's hash: two folders of photographs may have the same name."""
+    for seed, fingerprint in ((0, "a"), (1, "b")):
+        folder = kept(tmp_path, "padim/folder/parts", seed, image_auroc=0.9)
+        file = folder / "manifest.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"data_fingerprint": fingerprint}))
+    kept(tmp_path, "nearest/folder/parts", image_auroc=0.5)
+    cells = {column.model: cell for (_, column), cell in only(tmp_path).cells.items()}
+    assert (cells["padim"].by_seed, cells["padim"].mixed, cells["nearest"].mixed) == ({}, True, False)
 
 
 def test_what_all_runs_of_a_method_have_and_its_recipe_has_not_is_known(tmp_path):

@@ -26,6 +26,7 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
             image_auroc=0.9,
             pixel_auroc=0.8,
         )
+    kept(tmp_path, "prff/mvtec/bottle", image_auroc=0.9)
     kept(tmp_path, "padim/gtanoic/D_A", status="failed")
     (tmp_path / "padim" / "mvtec" / "tile" / "bad").mkdir(parents=True)
     (tmp_path / "padim" / "mvtec" / "tile" / "bad" / "manifest.json").write_text("{")
@@ -33,15 +34,15 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "### mvtec, image_auroc" in said
     assert "### mvtec, pixel_auroc" in said
-    assert "- paper: Liu, Zhu, Feng, Zeng, Sensors 2023, 23(21), 8750, Table 3 (prff_table3)" in said
+    assert "- printed: Liu, Zhu, Feng, Zeng, Sensors 2023, 23(21), 8750, Table 3 (prff_table3)" in said
     assert "- reduced recipes, which no paper had: prff_small" in said
     assert "- prff_small: trainer.max_steps=2 in all its runs, which its recipe has not" in said
-    assert "- 2 times a seed was run again" in said
+    assert "- 1 times a seed was run again" in said
     assert "DataError: gone" in said
     assert "- not read: " in said
     folder = tmp_path / ".report"
     assert (folder / "report.md").read_text().strip() in said
-    assert (folder / "report.csv").read_text().count("\n") == 3
+    assert (folder / "report.csv").read_text().count("\n") == 5
     assert (folder / "report.tex").read_text().count(r"\begin{tabular}") == 2
     reported(tmp_path)  # its own folder is no run
     assert capsys.readouterr().out == said
