@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import anomaly_lab
-from tests.support.runs import CONF, checked, composed, on_tree, options, ran
+from tests.support.runs import checked, composed, on_tree, options, ran
 from tests.support.trees import mvtec_tree
 
 RECIPES = options("model")
@@ -72,21 +72,6 @@ def test_the_rows_have_every_pair():
 @pytest.mark.parametrize("model", ["draem", "cpcae_knn", "hit_milf_small"])
 def test_recipes_take_data_sets(model, data):
     assert checked(f"model={model}", *on(data)).leaves
-
-
-EXPERIMENTS = sorted((CONF.parent / "experiments").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda file: file.stem)
-def test_every_cell_of_every_experiment_is_a_valid_config(file):
-    params = OmegaConf.load(file).hydra.sweeper.params
-    several = {key: str(values).split(",") for key, values in params.items()}
-    axes = [[f"{key}={value}" for value in (v[:1] if key == "seed" else v)] for key, v in several.items()]
-    cells = list(itertools.product(*axes))
-    assert len(cells) > 1
-    for cell in cells:
-        wanted = ["data.root=x", "data.category=part"] if "data=mvtec" in cell else []
-        assert checked(*cell, *wanted).leaves
 
 
 @pytest.mark.parametrize("model", RECIPES)

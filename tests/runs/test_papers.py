@@ -18,7 +18,7 @@ from anomaly_lab.data.sets.gtanoic import GTanoIC
 from anomaly_lab.data.sets.zipper import Zipper
 from anomaly_lab.errors import DataError
 from anomaly_lab.runs.papers import FOLDER, PrintedCell, PrintedMean, paper_tables
-from tests.support.runs import CONF, composed, options
+from tests.support.runs import composed, options
 
 TABLES = {table.name: table for table in paper_tables()}
 SAID = yaml.safe_load((FOLDER / "tables.yaml").read_text())
@@ -184,24 +184,6 @@ def test_what_a_table_varies_is_a_key_of_the_recipe_where_it_has_a_dot():
     assert len(keys) == 6
     for method, key in keys:
         assert OmegaConf.select(composed(f"model={method}", "data=demo"), key) is not None, key
-
-
-@pytest.mark.parametrize(
-    ("experiment", "table"),
-    [
-        ("prff_iterations", "prff_table7"),
-        ("prff_components", "prff_table8"),
-        ("mlff_ratio", "mlff_table3"),
-        ("mlff_ablation", "mlff_table4"),
-        ("vt_adl_gaussians", "vt_adl_gaussians"),
-    ],
-)
-def test_an_experiment_names_its_table_and_runs_all_its_settings(experiment, table):
-    file = CONF.parent / "experiments" / f"{experiment}.yaml"
-    assert f"papers/{table}.csv" in file.read_text()
-    params = OmegaConf.load(file).hydra.sweeper.params
-    for key, one in {pair for cell in TABLES[table].cells for pair in cell.settings if "." in pair[0]}:
-        assert one in str(params[key]).split(",") or one == ""
 
 
 def test_tables_agree_where_they_have_the_same_number():
