@@ -12,6 +12,8 @@ from anomaly_lab.config.composing import _hydra, store_experiments
 from anomaly_lab.runs.papers import paper_tables
 from tests.support.runs import CHECKOUT, checked, options
 
+pytestmark = pytest.mark.long
+
 FILES = {file.stem: file for file in sorted((CHECKOUT / "experiments").glob("*.yaml"))}
 # What is of no paper's table and has no sibling: smoke tests, controls, and what a report was made of.
 ALONE = {"demo", "controls", "feature_memory", "mvtec", "gtanoic"}
