@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -20,15 +20,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from anomaly_lab.config import composing, own_code
+from anomaly_lab.config.building import VERSION_BASE
 from anomaly_lab.config.command_line import prepare
 from anomaly_lab.config.messages import BUSY, explained, near, report
 from anomaly_lab.errors import ConfigError, Terminated
-from anomaly_lab.runs.jobs import Job, swept
-from anomaly_lab.runs.sweep_table import table
+from anomaly_lab.sweeps.sweepers import Ended, register
 from anomaly_lab.verbs import VERBS
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
-Work = Callable[[composing.Composition], dict[str, float] | None]
+Work = Callable[[composing.Composition], None]
 
 
 def main() -> int:
@@ -104,81 +104,74 @@ def without_verb_in_completion() -> None:
 def worker(verb: str) -> Work:
     """Return what is done with a composed config; its libraries are loaded when it is called."""
 
-    def work(asked: composing.Composition) -> dict[str, float] | None:
+    def work(asked: composing.Composition) -> None:
         if verb:
-            module = importlib.import_module(f"anomaly_lab.verbs.{verb}")
-            module.work(asked)
-            return None
+            importlib.import_module(f"anomaly_lab.verbs.{verb}").work(asked)
+            return
         # What is imported is no garbage; to look through all of it again and again takes a second
         gc.disable()
         from anomaly_lab.train import run  # noqa: PLC0415 - brings torch, which --help can do without
 
         gc.freeze()
         gc.enable()
-        done = run(asked)
-        return done.metrics | ({"doubts": len(done.doubts)} if done.doubts else {})
+        run(asked)
 
     return work
 
 
 def jobs(work: Work, verb: str) -> int:
-    """Let Hydra compose each job of the command line and have it done.
-
-    A sweep ends with a table of its jobs.
-    """
+    """Let Hydra compose each job of the command line and have it done."""
     codes = [0]
     broken: list[BrokenPipeError] = []
 
     def job(cfg: DictConfig) -> None:  # returns nothing: a sweeper would optimise a metric of the test set
         asked: Any = HydraConfig.get()
-        number = asked.job.num if asked.mode == RunMode.MULTIRUN else 0
-        cells.add(number, done(work, cfg, list(asked.overrides.task), broken))
-
-    with swept() as cells:
+        sweeping = asked.mode == RunMode.MULTIRUN
         try:
-            check_first_word()
-            prepare(verb)
-            conf = str(own_code.ROOT / "conf")
-            hydra.main(version_base="1.3", config_path=conf, config_name="config")(job)()
-            if broken:
-                raise broken[0]
-            close(cells.all())
-        except BrokenPipeError:
-            raise
-        except (Exception, KeyboardInterrupt, SystemExit, Terminated) as error:
-            codes.append(report(explained(error), tracebacks=TRACEBACKS))
-        codes += [cell.code for cell in cells.all()]
+            code = done(work, cfg)
+        except BrokenPipeError as error:
+            if sweeping:
+                raise
+            broken.append(error)  # raised later: of what a job raises Hydra speaks before it ends
+            return
+        if code and sweeping:
+            raise Ended(code)
+        codes.append(code)
+
+    codes.append(composed(job, verb))
+    if broken:
+        raise broken[0]
     return max(codes, key=[0, BUSY, 1, 130, 143].index)
 
 
-def done(work: Work, cfg: DictConfig, given: list[str], broken: list[BrokenPipeError]) -> Job:
-    """Do a job, past any error, as the others of a sweep go on; a closed pipe goes to ``broken``."""
-    metrics: dict[str, float] = {}
-    code = 0
+def composed(job: Callable[[DictConfig], None], verb: str) -> int:
+    """Hand a job to Hydra, which composes what the command line says; return the exit code of that."""
     try:
-        metrics = work(composing.of_job(cfg)) or {}
-    except BrokenPipeError as error:
-        code = 1  # seen where a launcher did the job in another process; here it is raised again
-        broken.append(error)  # later: of what a job raises Hydra speaks before it ends
+        check_first_word()
+        prepare(verb)
+        register()
+        conf = str(own_code.ROOT / "conf")
+        hydra.main(**VERSION_BASE, config_path=conf, config_name="config")(job)()
+    except BrokenPipeError:
+        raise
+    except Ended as ended:
+        return ended.code
+    except (Exception, KeyboardInterrupt, SystemExit, Terminated) as error:
+        return report(explained(error), tracebacks=TRACEBACKS)
+    return 0
+
+
+def done(work: Work, cfg: DictConfig) -> int:
+    """Do a job; return the exit code, as the others of a sweep go on past any error but a closed pipe."""
+    try:
+        work(composing.of_job(cfg))
+    except BrokenPipeError:
+        raise
     except Exception as error:
-        code = report(error, tracebacks=TRACEBACKS)
+        return report(error, tracebacks=TRACEBACKS)
     finally:
         tidy()
-    return Job(given, metrics, code)
-
-
-def close(cells: Sequence[Job]) -> None:
-    """Print the table of a sweep, and last what is left to do."""
-    rows: dict[tuple[str, ...], dict[str, float]] = {}
-    for cell in cells:
-        rows.setdefault(tuple(cell.given), {}).update(cell.metrics)  # seed=0,0 is one row
-    if len(rows) < 2:
-        return
-    if any(rows.values()):
-        print(table([(list(given), metrics) for given, metrics in rows.items()]), flush=True)
-    if skipped := sum(cell.code == BUSY for cell in cells):
-        why = "as other processes work on them; give the same command again later"
-        print(f"anomaly_lab: {skipped} of {len(cells)} runs skipped, {why}", file=sys.stderr)
+    return 0
 
 
 def tidy() -> None:

@@ -8,9 +8,9 @@ from typing import Any, final
 import numpy as np
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.kept import read_kept
 from anomaly_lab.config.messages import mendable

@@ -4,9 +4,9 @@ import logging
 from typing import Any, NamedTuple
 
 import lightning as L
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from anomaly_lab.config.building import built
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import Composition
 from anomaly_lab.data.base import AnomalyDataModule
@@ -20,7 +20,7 @@ from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.identity import Identity
 from anomaly_lab.runs.lock import locked
 from anomaly_lab.runs.provenance import provenance
-from anomaly_lab.runs.recording import Finished, finished, record, recording
+from anomaly_lab.runs.recording import Finished, early_failures_kept, finished, record, recording
 from anomaly_lab.runs.reuse import trained_once
 from anomaly_lab.runs.shortage import one_line
 from anomaly_lab.training.fitting import Place, fit, prepared
@@ -45,28 +45,33 @@ def run(asked: Composition) -> Finished:
     """Train and test as asked, unless that was done; what a user can get wrong fails before it begins."""
     cfg = asked.cfg
     checked = Checked.of(cfg, cfg.get("allow") or (), asked.recipe, asked.typed)
+    directory = RunDirectory.of(asked.folder, cfg.tag, checked.config_hash, cfg.seed)
+    with early_failures_kept(directory, asked.described(checked.differs), keep=asked.sweeping):
+        return once(asked, checked, directory)
+
+
+def once(asked: Composition, checked: Checked, directory: RunDirectory) -> Finished:
+    """Do the run of a directory, unless it was done."""
+    cfg = asked.cfg
     parts = Parts(*(built(cfg[part]) for part in Parts._fields))
     plan = planned(parts.trainer, parts.data)
     device = parts.trainer.accelerator()  # first, as hashing a data set may take minutes
-    started_from = (checked.weights, checked.own_modules)
-    identity = Identity.of(checked.hashes, cfg.seed, *started_from, parts.data)
-    directory = RunDirectory(asked.folder / f"{cfg.tag}-{identity.config_hash[:8]}-seed{cfg.seed}")
+    identity = Identity.of(checked.hashes, cfg.seed, checked.weights, checked.own_modules, parts.data)
     if not directory.wants_a_run(identity.made_from, retry=asked.retries):
         return finished(directory, before=True)
-    L.seed_everything(cfg.seed, verbose=False)  # for the first weights of the method, drawn in the next line
+    L.seed_everything(cfg.seed, verbose=False)  # for the first weights of the method
     method = built(cfg.model)
     check_together(method, parts.data, parts.evaluation)
     method.tell(plan)
     parts.data.setup("fit")  # decodes every image, so that a damaged file fails before anything is written
     with locked(directory.path):
-        if wanted := directory.wants_a_run(identity.made_from, retry=asked.retries):  # else another did it
-            manifest = asked.described() | identity.described() | parts.data.described() | provenance(device)
-            manifest |= {"differs": checked.differs}
-            if not cfg.resume:
-                directory.forget_training()
-            with recording(directory, OmegaConf.to_yaml(cfg, resolve=True), asked.overrides, manifest):
+        if begins := directory.wants_a_run(identity.made_from, retry=asked.retries):  # else another did it
+            manifest = asked.described(checked.differs) | identity.described() | provenance(device)
+            manifest |= parts.data.described()
+            config = OmegaConf.to_yaml(cfg, resolve=True)
+            with recording(directory, config, asked.overrides, manifest, resume=cfg.resume):
                 fit_and_test(parts, method, directory, identity, checked.config)
-    return finished(directory, before=not wanted)
+    return finished(directory, before=not begins)
 
 
 @one_line()
@@ -75,8 +80,8 @@ def fit_and_test(
 ) -> None:
     """Train, unless the weights are there; then test, evaluate, keep and draw."""
     data = parts.data
-    log.info("%s starts; pseudo anomalies: %s", directory.path, data.synthesis.source)
-    log.info("%s", introduced(method, data.geometry().size, (data.left_out.described, *data.notes)))
+    notes = (f"pseudo anomalies: {data.synthesis.source}", data.left_out.described, *data.notes)
+    log.info("%s starts; %s", directory.path, introduced(method, data.geometry().size, notes))
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
     place = Place(directory, identity.training_hash, identity.seed)
@@ -93,8 +98,3 @@ def fit_and_test(
         draw(directory, data.test, scored, numbers, predictor, parts.evaluation)
         for dashboard in dashboards:
             dashboard.log_metrics(numbers.metrics, step=trainer.global_step)
-
-
-def built(node: DictConfig) -> Any:
-    """Return what a node of the config names, built from plain lists and dicts."""
-    return instantiate(node, _convert_="all")

@@ -18,7 +18,7 @@ CHECKOUT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = {
     *("backbones", "config", "data", "estimators", "evaluation", "layers", "methods"),
-    *("pictures", "report", "runs", "synthesis", "training", "verbs"),
+    *("pictures", "report", "runs", "sweeps", "synthesis", "training", "verbs"),
 }
 # Imports of our own modules inside a function, each with the heavy library that it spares.
 LAZY = {
@@ -26,6 +26,8 @@ LAZY = {
     ("__init__.py", "anomaly_lab.train"): "torch, where only --help is wanted",
     ("__init__.py", "anomaly_lab.loading"): "torch, as above",
     ("__main__.py", "anomaly_lab.train"): "torch, as above",
+    ("sweeps/sweepers.py", "anomaly_lab.sweeps.plan"): "torch, as above",
+    ("sweeps/sweepers.py", "anomaly_lab.sweeps.sweep"): "torch, as above",
 }
 # Below 20 lines for a reason: a door of a few lines, and a listing that has no more to say.
 SHORT = {"check.py", "data/sets/mvtec.py"}

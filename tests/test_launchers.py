@@ -1,54 +1,85 @@
 """Sweeps whose jobs a launcher does in other processes: their outcome is known, and one run is done once."""
 
 import os
-import sys
 import time
-from types import SimpleNamespace
 
-from anomaly_lab.config.composing import Composition
-from anomaly_lab.errors import BusyError, DataError
+import pytest
+
+from anomaly_lab.errors import DataError
 from anomaly_lab.runs import lock
+from anomaly_lab.sweeps import sweep as sweeps
 from tests.support import forking
-from tests.test_main import main, root, runs  # noqa: F401 - fixtures
+from tests.sweeps.sweeping import directories, rows, runs, sweep  # noqa: F401 - fixtures
 
 
-def test_jobs_in_other_processes_count_for_the_exit_code_and_stand_in_the_table(main, runs, capfd):  # noqa: F811
-    launcher = forking.register()
-    runs.raises = {2: DataError("bad")}
-    assert main("-m", launcher, "seed=1,2,3", "model=nearest") == 1
+@pytest.fixture
+def launcher() -> str:
+    return forking.register()
+
+
+def test_jobs_in_other_processes_count_for_the_exit_code_and_stand_in_the_table(sweep, runs, capfd, launcher):  # noqa: F811
+    runs.early = {2: DataError("bad")}
+    assert sweep(launcher, "seed=1,2,3", "data.category=part,other") == 1
     said = capfd.readouterr()
-    assert [line.split() for line in said.out.rstrip().splitlines()[-4:]] == [
-        ["seed", "image_auroc"],
-        ["1", "1.0000"],
-        ["2", "-"],
-        ["3", "1.0000"],
+    assert rows(said.out, 3) == [
+        ["data.category", "n", "image_auroc"],
+        ["part", "2", "0.200", "±", "0.141"],
+        ["other", "2", "0.200", "±", "0.141"],
     ]
-    assert said.err == "anomaly_lab: error: bad\n"
-    assert forking.ForkingLauncher.ended == [0, 0, 0]
-    runs.raises = {2: BusyError("busy; skipped")}
-    assert main("-m", launcher, "seed=1,2", "model=nearest") == 75
-    assert "1 of 2 runs skipped" in capfd.readouterr().err
-    runs.raises = {2: BrokenPipeError()}  # who reads that process's output left: not done is no success
-    assert main("-m", launcher, "seed=1,2", "model=nearest") == 1
+    assert sorted(said.err.splitlines()) == [
+        "anomaly_lab: 2 of 6 runs failed; retry=failed tries them again",
+        *["anomaly_lab: error: bad"] * 2,
+    ]
+    assert forking.ForkingLauncher.ended == [0, 0, 1, 1, 0, 0]
+    runs.early = {}
+    assert sweep(launcher, "seed=1,2,3", "data.category=part,other") == 0
     assert lock.SWEEP not in os.environ
 
 
-def test_jobs_that_are_one_run_are_done_in_turn_though_started_at_once(main, runs, monkeypatch, tmp_path):  # noqa: F811
-    """As seed=0,0, and two values of a key that makes no other run; a process beside is not waited for."""
-    folder = tmp_path / "run"
-    monkeypatch.setattr(lock, "PATIENCE", 0.05)
+def test_what_a_killed_worker_was_to_do_is_told_and_done_by_the_same_command(sweep, runs, capfd, launcher):  # noqa: F811
+    runs.raises = Killing({2: None})
+    assert sweep(launcher, "seed=1,2,3") == 1
+    assert "1 of 3 runs are not done, as their process ended" in capfd.readouterr().err
+    runs.raises = {}
+    assert sweep(launcher, "seed=1,2,3") == 0
+    said = capfd.readouterr()
+    assert "sweep: 3 runs, all valid, 2 done, 1 to do" in said.out
 
-    def run(asked: Composition) -> SimpleNamespace:
-        with lock.locked(folder):
-            with (folder / "began").open("a") as file:
-                file.write("began ")
-            time.sleep(0.3)
-            with (folder / "began").open("a") as file:
-                file.write("ended ")
-        return SimpleNamespace(metrics={"image_auroc": 1.0}, doubts=())
 
-    vars(sys.modules["anomaly_lab.train"])["run"] = run
-    assert main("-m", forking.register(), "seed=0,0,0", "model=nearest") == 0
-    assert (folder / "began").read_text().split() == ["began", "ended"] * 3
-    with lock.locked(folder):  # by a process of no sweep
-        assert main("-m", forking.register(), "seed=0,1", "model=nearest") == 75
+class Killing(dict):
+    """Kills the process that looks up one of its seeds."""
+
+    def __getitem__(self, seed: int) -> BaseException:
+        os.kill(os.getpid(), 9)
+        return super().__getitem__(seed)
+
+
+def test_a_launcher_that_breaks_is_told_and_what_was_done_counts(sweep, runs, capfd, launcher, monkeypatch):  # noqa: F811
+    launch = forking.ForkingLauncher.launch
+
+    def breaks(self, job_overrides, initial_job_idx):
+        launch(self, job_overrides[:1], initial_job_idx)
+        raise RuntimeError("a worker\nwas killed")
+
+    monkeypatch.setattr(forking.ForkingLauncher, "launch", breaks)
+    assert sweep(launcher, "seed=1,2") == 1
+    said = capfd.readouterr().err
+    assert said.splitlines() == [
+        "anomaly_lab: error: the launcher ended: RuntimeError: a worker was killed",
+        "anomaly_lab: 1 of 2 runs are not done, as their process ended; the same command does them",
+    ]
+
+
+def test_how_far_other_processes_are_is_said(sweep, runs, capfd, launcher, monkeypatch, tmp_path):  # noqa: F811
+    monkeypatch.setattr(sweeps, "LOOK_SECONDS", 0.02)
+    launch = forking.ForkingLauncher.launch
+
+    def slow(self, job_overrides, initial_job_idx):
+        launch(self, job_overrides[:2], initial_job_idx)
+        time.sleep(0.3)
+        return launch(self, job_overrides[2:], initial_job_idx)
+
+    monkeypatch.setattr(forking.ForkingLauncher, "launch", slow)
+    assert sweep(launcher, "seed=1,2,3") == 0
+    assert "[2 of 3, about " in capfd.readouterr().out
+    assert len(directories(tmp_path / "work")) == 3

@@ -3,7 +3,6 @@
 import ast
 import importlib.metadata
 import logging
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from anomaly_lab import __main__ as cli
 from anomaly_lab.config import own_code
 from anomaly_lab.config.composing import Composition
-from anomaly_lab.errors import BusyError, ConfigError, DataError, Terminated
+from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.verbs import VERBS
 
 CHECKOUT = Path(__file__).parent.parent
@@ -36,12 +35,15 @@ CONF = {
     "hydra: {mode: MULTIRUN, sweeper: {params: {model: 'nearest,draem_small', seed: '1,2'}}}",
 }
 
+EACH = "hydra/sweeper=each"  # the small parts are of no class, so a grid would refuse them
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A checkout with the real frame and trainers and small parts, and beside it a working directory."""
     root = tmp_path / "checkout, with [nasty] name"
-    shutil.copytree(CHECKOUT / "conf" / "trainer", root / "conf" / "trainer")
+    for group in ("trainer", "hydra"):
+        shutil.copytree(CHECKOUT / "conf" / group, root / "conf" / group)
     shutil.copy(CHECKOUT / "conf" / "config.yaml", root / "conf")
     for name, text in CONF.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -228,50 +230,6 @@ def exit_like_lightning() -> SystemExit:
     return end
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), exit_like_lightning(), Terminated()])
-def test_an_interrupt_ends_all(main, runs, capsys, error):
-    runs.raises[1] = error
-    assert main("-m", "seed=1,2") == (143 if isinstance(error, Terminated) else 130)
-    assert re.fullmatch(r"anomaly_lab: \w+ed; the same command goes on .*\n", capsys.readouterr().err)
-    assert [cfg.seed for cfg in runs] == [1]
-
-
-def test_what_others_work_on_shows_in_the_exit_code_and_the_last_line(main, runs, capsys):
-    runs.raises = {1: BusyError("busy; skipped"), 4: DataError("bad")}
-    assert [main("seed=1"), main("-m", "seed=1,2,3,4"), main("-m", "seed=1,2,3")] == [75, 1, 75]
-    assert "1 of 3 runs skipped, as other processes work" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_sweep_goes_on_after_a_failure_and_ends_with_1(main, runs, capsys, tmp_path):
-    runs.raises |= {1: DataError("first"), 3: ValueError("a bug")}
-    assert main("-m", "seed=1,2,3,4", "model=nearest") == 1
-    said = capsys.readouterr()
-    assert [cfg.seed for cfg in runs] == [1, 2, 3, 4]
-    assert said.err.startswith("anomaly_lab: error: first\nTraceback")
-    assert said.err.rstrip().endswith("ValueError: a bug")
-    assert "#2 : seed=3 model=nearest" in said.out
-    written = files(tmp_path / "work")
-    assert len(written) == 1
-    assert written[0].startswith("runs/.sweeps/")
-
-
-@pytest.mark.parametrize("broken", [1, 2])
-def test_a_sweep_ends_with_a_row_a_cell_though_one_failed_and_one_was_given_twice(main, runs, capsys, broken):
-    runs.raises |= {broken: DataError("gone")}
-    assert main("-m", "seed=1,2,2", "model=nearest") == 1
-    numbers = {1: "1.0000", 2: "1.0000"} | {broken: "-"}
-    shown = capsys.readouterr().out.rstrip().splitlines()[-3:]
-    assert [line.split() for line in shown] == [["seed", "image_auroc"], ["1", numbers[1]], ["2", numbers[2]]]
-
-
-def test_an_experiment_is_a_sweep_and_the_command_line_wins(main, runs):
-    assert main("+experiments=table", "seed=5") == 0
-    assert [(cfg.model._target_, cfg.seed, cfg.tag) for cfg in runs] == [
-        ("x.Nearest", 5, "table"),
-        ("x.Draem", 5, "table"),
-    ]
-
-
 def test_ones_own_recipe_is_found_and_one_with_a_shipped_name_refused(main, runs, tmp_path, capsys):
     (tmp_path / "mine" / "model").mkdir(parents=True)
     mine = tmp_path / "mine" / "model" / "mine.yaml"
@@ -289,14 +247,14 @@ def test_a_nasty_path_reaches_the_run_and_is_no_sweep(main, runs, tmp_path):
     root = tmp_path / "photos of 'Ä', [new] {b} a=1, x\\"
     root.mkdir()
     assert main(f"data.root={root}") == 0
-    assert main("-m", f"data.root={root}", "seed=1,2") == 0
+    assert main("-m", EACH, f"data.root={root}", "seed=1,2") == 0
     assert [(cfg.data.root, cfg.seed) for cfg in runs] == [(str(root), 0), (str(root), 1), (str(root), 2)]
 
 
 def test_the_folder_of_the_runs_may_have_a_nasty_name(main, runs, tmp_path):
     folder = tmp_path / "runs, [all]"
     folder.mkdir()
-    assert main("-m", f"runs={folder}", "seed=1") == 0
+    assert main("-m", EACH, f"runs={folder}", "seed=1") == 0
     assert [path.name for path in folder.iterdir()] == [".sweeps"]
     assert runs[0].runs == str(folder)
 
@@ -312,7 +270,7 @@ def test_the_config_can_be_shown(main, runs, capsys):
 
 def test_a_run_is_told_what_was_asked_for(main, runs):
     assert main("model=nearest", "data.size=32", "tag=t") == 0
-    assert main("-m", "seed=1,2", "model=nearest") == 0
+    assert main("-m", EACH, "seed=1,2", "model=nearest") == 0
     alone, first, second = runs.asked
     options = {"data": "demo", "synthesis": "none", "trainer": "default", "logger": "csv"}
     assert alone.choices == {"model": "nearest", **options}
@@ -320,7 +278,7 @@ def test_a_run_is_told_what_was_asked_for(main, runs):
     assert (alone.recipe.data.size, alone.recipe.tag, alone.cfg.data.size) == (64, "run", 32)
     assert [one.sweeping for one in runs.asked] == [False, True, True]
     assert [one.overrides for one in (first, second)] == [[f"seed={k}", "model=nearest"] for k in (1, 2)]
-    assert (alone.typed, first.typed) == (alone.overrides, ["-m", "seed=1,2", "model=nearest"])
+    assert (alone.typed, first.typed) == (alone.overrides, ["-m", EACH, "seed=1,2", "model=nearest"])
 
 
 # Verbs

@@ -26,6 +26,7 @@ class Checked:
     Attributes:
         config: resolved, plain types.
         leaves: every value that something is built from.
+        values: by dotted key, what `config_hash` is of: the values that make another run.
         config_hash: 64 hex digits; another one is another run.
         recipe_hash: 64 hex digits; another one means other weights.
         differs: by dotted key, the values that are not the recipe's and make another run.
@@ -33,6 +34,7 @@ class Checked:
 
     config: dict[str, Any]
     leaves: list[Leaf]
+    values: dict[str, Any]
     config_hash: str
     recipe_hash: str
     differs: dict[str, Any]
@@ -83,7 +85,7 @@ class Checked:
         only = {leaf.path for leaf in leaves if leaf.evaluation_only}
         weights = {path: value for path, value in values.items() if path not in only}
         differs = {} if recipe is None else _differing(cfg, recipe, config, leaves)
-        return cls(config, leaves, _hashed(values), _hashed(weights), differs)
+        return cls(config, leaves, values, hashed(values), hashed(weights), differs)
 
     @property
     def hashes(self) -> tuple[str, str]:
@@ -123,7 +125,8 @@ def _named(leaf: Leaf) -> Any:
     return leaf.value
 
 
-def _hashed(values: dict[str, Any]) -> str:
+def hashed(values: dict[str, Any]) -> str:
+    """Return 64 hex digits of values by dotted key, in whatever order."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -57,9 +57,18 @@ def prepare(verb: str = "") -> None:
             f"{unknown[0]} is no option; keys are set by key=value, all of them after the options"
         )
     _check_words(options.overrides)
+    sys.argv += _implied(options.overrides, verb)
     if options.config_dir:
         find_own(Path(options.config_dir))
     store_experiments()
+
+
+def _implied(overrides: Sequence[str], verb: str) -> list[str]:
+    """Return what goes without saying: an experiment and all categories are sweeps; a verb keeps no runs."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    several = given.get("experiment", "null") != "null" or given.get("data.category") == "all"
+    mode = ["hydra.mode=MULTIRUN"] if several and "hydra.mode" not in given else []
+    return mode + (["hydra/sweeper=each"] if verb and "hydra/sweeper" not in given else [])
 
 
 def asked_from_python(overrides: Sequence[str], config_dir: Path | None) -> Composition:

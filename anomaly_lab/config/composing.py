@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from anomaly_lab.config import own_code
+from anomaly_lab.config.building import AGAIN, VERSION_BASE
 from anomaly_lab.errors import ConfigError
 
 GROUPS = ("model", "data", "synthesis", "trainer", "logger")
@@ -52,9 +53,10 @@ class Composition(NamedTuple):
         """Whether a run that failed before is tried again: always alone, in a sweep only if asked for."""
         return not self.sweeping or bool(self.cfg.retry == "failed")
 
-    def described(self) -> dict[str, Any]:
-        """Return what a manifest says of the asking, as plain types."""
-        return {"choices": self.choices, "tag": self.cfg.tag, "tags": list(self.cfg.tags)}
+    def described(self, differs: dict[str, Any]) -> dict[str, Any]:
+        """Return what a manifest says of the asking, as plain types; ``differs`` is from the recipe."""
+        tags = {"tag": self.cfg.tag, "tags": list(self.cfg.tags)}
+        return {"choices": self.choices, **tags, "seed": self.cfg.seed, "differs": differs}
 
 
 def of_job(cfg: DictConfig) -> Composition:
@@ -93,7 +95,7 @@ def store_experiments() -> None:
     """Make the folder experiments/ a config group: one is a folder inside conf/, or what is stored."""
     for file in (own_code.ROOT / "experiments").glob("*.yaml"):
         content = _experiment(file, file.stat().st_mtime_ns)
-        ConfigStore.instance().store(file.stem, content, group="experiment", package="_global_")
+        ConfigStore.instance().store(file.stem, content, group="experiment", package="_global_", **AGAIN)
 
 
 @lru_cache(maxsize=256)
@@ -139,7 +141,8 @@ def _hydra(config_dir: Path | None) -> Iterator[None]:
     theirs = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        version.setbase("1.3")
+        if VERSION_BASE:
+            version.setbase("1.3")
         Hydra.create_main_hydra2("anomaly_lab", searched)
         yield
     finally:

@@ -161,11 +161,10 @@ def report(error: BaseException, *, tracebacks: bool) -> int:
     if not isinstance(error, Exception):
         print(f"anomaly_lab: interrupted; {way_on}", file=sys.stderr)
         return 130
-    place = (
-        re.search(r"\nfull_key: data\.(.*)$", str(error))
-        if isinstance(error, InstantiationException)
-        else None
-    )
+    # Hydra 1.3 wraps what a constructor raises and says the key in the message; 1.4 adds a note to it
+    wrapped = str(error) if isinstance(error, InstantiationException) else ""
+    said = "\n".join([wrapped, *getattr(error, "__notes__", [])])
+    place = re.search(r"^full_key: (?:data\.)?(.*)$", said, re.MULTILINE)
     cause = mendable(error)
     if cause and not tracebacks:
         line = str(cause).splitlines()[-1]

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import lightning as L
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from anomaly_lab.data import decoding, splits
+from anomaly_lab.data import decoding, listing, splits
 from anomaly_lab.data.augment.base import Augmentation
 from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset, leave_signals
 from anomaly_lab.data.decoding import Split
@@ -89,6 +89,11 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         self.sources: Sequence[Path] = ()  # of training images that a data set writes from others
         self.crop_box: Sequence[float] | None = None
         self.reference: np.ndarray | None = None  # (h, w, 3) uint8; others are registered to it
+
+    @classmethod
+    def categories(cls, root: str) -> list[str]:
+        """Return the categories on the disk. DataError: there is none."""
+        return listing.categories(root, get_args(get_type_hints(cls)["category"]))
 
     @abstractmethod
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:

@@ -88,6 +88,22 @@ def pair(files: Sequence[Path], masks: Path, defect: str, problems: list[str]) -
     return [ImageRecord(file, by_stem.get(file.stem), label=True, defect=defect) for file in files]
 
 
+def categories(root: str, known: Sequence[str]) -> list[str]:
+    """Return the names of the folders in ``root`` that are categories: known ones, else as MVTec AD has them.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = [
+        path.name
+        for path in folders(folder(root))
+        if path.name in known or (not known and (path / "train" / "good").is_dir())
+    ]
+    if not found:
+        raise DataError(f"{root}: has no category of this data set; give data.root=FOLDER")
+    return found
+
+
 def mvtec_tree(category: Path, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
     """List train/good, validation/good, or test/* with ground_truth/*, as MVTec AD lays them out."""
     if split != "test":

@@ -124,11 +124,11 @@ def repeated(runs: Sequence[Run]) -> int:
     return len(done) - len(places)
 
 
-def value_of(run: Run, metric: str) -> float | None:
-    """Return a metric of a run; ``mad`` is the mean of seven, of a run that has them all."""
+def value_of(metrics: Mapping[str, float], metric: str) -> float | None:
+    """Return one of a run's metrics; ``mad`` is the mean of seven, of a run that has them all."""
     if metric != ALL_SEVEN:
-        return run.metrics.get(metric)
-    seven = [run.metrics[name] for name in SEVEN if name in run.metrics]
+        return metrics.get(metric)
+    seven = [metrics[name] for name in SEVEN if name in metrics]
     return statistics.fmean(seven) if len(seven) == len(SEVEN) else None
 
 
@@ -146,10 +146,17 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
     groups: dict[tuple[str, Column], list[Run]] = {}
     for run, column in runs:
         groups.setdefault((run.category, column), []).append(run)
-    cells = {place: _cell(group, lambda run: value_of(run, metric)) for place, group in groups.items()}
+    cells = {
+        place: _cell(group, lambda run: value_of(run.metrics, metric)) for place, group in groups.items()
+    }
     categories = sorted({category for category, _ in cells})
     columns = sorted({column for _, column in cells})
-    means = {column: mean for column in columns if (mean := _mean(categories, column, cells))}
+    by_column = {
+        column: [cells[place] for category in categories if (place := (category, column)) in cells]
+        for column in columns
+    }
+    found = {column: mean_over(mine, len(categories)) for column, mine in by_column.items()}
+    means = {column: mean for column, mean in found.items() if mean is not None}
     return Table(data, metric, categories, columns, cells, means)
 
 
@@ -164,14 +171,13 @@ def _cell(runs: Sequence[Run], value: Callable[[Run], float | None]) -> TableCel
     return TableCell(by_seed, len(others), len(failed))
 
 
-def _mean(
-    categories: Sequence[str], column: Column, cells: Mapping[tuple[str, Column], TableCell]
-) -> TableCell | None:
-    """Return the mean over the categories, seed by seed; None unless each has the same seeds, all done."""
-    mine = [cells.get((category, column)) for category in categories]
-    whole = [cell for cell in mine if cell is not None and cell.whole]
-    if len(categories) < 2 or len(whole) < len(categories) or len({frozenset(c.by_seed) for c in whole}) > 1:
+def mean_over(cells: Sequence[TableCell], categories: int) -> TableCell | None:
+    """Return the mean of a configuration over so many categories, seed by seed.
+
+    None unless there are two at least, and each has the same seeds, all done.
+    """
+    whole = [cell for cell in cells if cell.whole]
+    if categories < 2 or len(whole) < categories or len({frozenset(cell.by_seed) for cell in whole}) > 1:
         return None
-    return TableCell(
-        {seed: statistics.fmean(cell.by_seed[seed] for cell in whole) for seed in sorted(whole[0].by_seed)}
-    )
+    seeds = sorted(whole[0].by_seed)
+    return TableCell({seed: statistics.fmean(cell.by_seed[seed] for cell in whole) for seed in seeds})

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import numpy as np
 
@@ -22,6 +22,11 @@ class RunDirectory:
         self.path = path
         self.resume_checkpoint = path / "resume.ckpt"  # all of the training state; exists while training
         self.checkpoint = path / "model.ckpt"  # the trained weights; exists once training has ended
+
+    @classmethod
+    def of(cls, place: Path, tag: str, config_hash: str, seed: int) -> Self:
+        """Return the directory of a run; ``place`` is RUNS/MODEL/DATA/CATEGORY."""
+        return cls(place / f"{tag}-{config_hash[:8]}-seed{seed}")
 
     def manifest(self) -> dict[str, Any]:
         """Return manifest.json, empty if there is none."""
@@ -97,12 +102,14 @@ class RunDirectory:
     def wants_a_run(self, made_from: dict[str, Any], *, retry: bool) -> bool:
         """Say whether the state found asks for a run: absent, broken off and failed do, done does not.
 
+        What failed before it began, as its data could not be read, is always tried again, which costs little.
+
         Raises:
             RunError: the run is done, but was made from something else than ``made_from``; or it failed, and
                 is not to be tried again.
         """
         manifest = self.manifest()
-        if manifest.get("status") == "failed" and not retry:
+        if manifest.get("status") == "failed" and manifest.get("began", True) and not retry:
             raise RunError(
                 f"{self.path}: failed before ({one_line(manifest.get('error'))}); skipped, give retry=failed"
             )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Self, TextIO
+from uuid import uuid4
 
 from anomaly_lab.errors import BusyError, RunError
 
@@ -68,6 +69,20 @@ class Held(NamedTuple):
 
 
 @contextmanager
+def one_sweep() -> Iterator[None]:
+    """Let the processes that the body starts, and this one, know that they do jobs of one sweep."""
+    before = os.environ.get(SWEEP)
+    os.environ[SWEEP] = uuid4().hex
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWEEP]
+        else:
+            os.environ[SWEEP] = before
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the folder, which is made if need be, while the body runs.
 
@@ -118,6 +133,21 @@ def in_turn(file: Path, say: Callable[[], None]) -> Iterator[None]:
             say()
         said = True
         time.sleep(PATIENCE)
+
+
+def is_held(folder: Path) -> bool:
+    """Say whether a living process holds a folder by `locked`; nothing is held or waited for."""
+    try:
+        with (folder / ".lock").open() as file:
+            holder = Holder.of(file)
+            if holder is not None and holder.elsewhere():
+                return time.time() - os.fstat(file.fileno()).st_mtime < LIVES
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock, or none that can be read
+        return False
+    return False
 
 
 def forget_dead(file: Path) -> None:

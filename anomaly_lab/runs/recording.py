@@ -8,12 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from anomaly_lab.errors import RunError
+from anomaly_lab.errors import BusyError, RunError
 from anomaly_lab.evaluation.collect import Scored
 from anomaly_lab.evaluation.doubts import shown
 from anomaly_lab.evaluation.evaluate import Numbers
 from anomaly_lab.evaluation.robustness import Cell
 from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.runs.lock import locked
 
 log = logging.getLogger(__name__)
 OURS = logging.getLogger("anomaly_lab")
@@ -29,7 +30,12 @@ class Finished(NamedTuple):
 
 @contextmanager
 def recording(
-    directory: RunDirectory, config: str, overrides: Sequence[str], manifest: dict[str, Any]
+    directory: RunDirectory,
+    config: str,
+    overrides: Sequence[str],
+    manifest: dict[str, Any],
+    *,
+    resume: bool,
 ) -> Iterator[None]:
     """Keep the manifest's status true while the body runs; run.log gets what is logged.
 
@@ -41,7 +47,10 @@ def recording(
         config: what config.yaml shall hold.
         overrides: as they were given.
         manifest: what is known of the run before it begins, as plain types.
+        resume: whether a training that was broken off is gone on with; else what it left is removed.
     """
+    if not resume:
+        directory.forget_training()
     origin = directory.manifest().get("trained_in") if directory.checkpoint.exists() else None
     known = {"status": "running"} | manifest | ({} if origin is None else {"trained_in": origin})
     directory.clear()
@@ -63,6 +72,32 @@ def recording(
             _note(directory, status="interrupted")
             log.warning("%s: interrupted; %s", directory.path, _way_on(directory))
             raise
+
+
+@contextmanager
+def early_failures_kept(directory: RunDirectory, manifest: dict[str, Any], *, keep: bool) -> Iterator[None]:
+    """Keep why a run of a sweep failed if that was before it began, as its data could not be read.
+
+    A directory that holds a run already, or that another process works on, is left as it is.
+
+    Args:
+        directory: held by nobody yet.
+        manifest: what is known of the run, as plain types.
+        keep: whether it is done at all; a run alone tells who asked for it, and leaves nothing.
+    """
+    try:
+        yield
+    except BusyError:
+        raise
+    except Exception as error:
+        with suppress(RunError):  # what cannot be written is not why the run failed
+            found = directory.manifest()
+            if keep and (not found or found.get("began") is False):
+                with locked(directory.path):
+                    directory.write("run.log", traceback.format_exc())
+                    facts = {"status": "failed", "began": False, "error": f"{type(error).__name__}: {error}"}
+                    directory.write_json("manifest.json", manifest | facts)
+        raise
 
 
 @contextmanager

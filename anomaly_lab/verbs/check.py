@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from hydra.utils import instantiate
 from tqdm import tqdm
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import Composition
 from anomaly_lab.data.base import AnomalyDataModule

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import open_dict
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import Composition
 from anomaly_lab.data.base import AnomalyDataModule

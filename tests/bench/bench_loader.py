@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch.utils.data import default_collate
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.batches import as_tensor
 from anomaly_lab.types import TrainBatch

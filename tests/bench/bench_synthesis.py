@@ -20,9 +20,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.data.batches import as_tensor
 from anomaly_lab.synthesis.procedural import make_textures
 from anomaly_lab.synthesis.textures import TextureFolder

@@ -117,14 +117,14 @@ def test_what_cannot_be_meant_is_one_line(argument, line):
 
 @pytest.mark.parametrize("key", ["experiment", "experiments", "+experiment", "+experiments"])
 def test_an_experiment_may_be_spelt_in_any_way(key):
-    assert prepared(f"{key}=demo", "seed=3") == ["experiment=demo", "seed=3"]
+    assert prepared(f"{key}=demo", "seed=3") == ["experiment=demo", "seed=3", "hydra.mode=MULTIRUN"]
     assert "demo.yaml" in ConfigStore.instance().repo["experiment"]
 
 
 def test_the_keys_of_a_verb_are_new_ones_to_hydra_with_that_verb_only():
     given = ["gallery.count=3", "gallery=x", "galleries.count=3", "data.category=nut"]
-    assert prepared(*given, verb="gallery") == ["+gallery.count=3", *given[1:]]
-    assert prepared(*given, verb="check") == given
+    assert prepared(*given, verb="gallery") == ["+gallery.count=3", *given[1:], "hydra/sweeper=each"]
+    assert prepared(*given, verb="check") == [*given, "hydra/sweeper=each"]
     assert prepared(*given) == given
 
 

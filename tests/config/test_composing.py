@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from anomaly_lab.config.building import VERSION_BASE
 from anomaly_lab.config.command_line import asked_from_python
 from anomaly_lab.config.composing import GROUPS, Composition, composed
 from anomaly_lab.config.own_code import on_path
@@ -36,7 +37,7 @@ def theirs(tmp_path):
     """Somebody's own application, initialised: its config has nothing to do with ours."""
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "config.yaml").write_text("model: their own\n")
-    with initialize_config_dir(str(tmp_path / "theirs"), version_base="1.3"):
+    with initialize_config_dir(str(tmp_path / "theirs"), **VERSION_BASE):
         yield
     assert not GlobalHydra.instance().is_initialized()
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.config.schema import Leaf, Schema
 from anomaly_lab.errors import ConfigError
 from tests.config.small_frame import ALLOW, Frame, changed, complete, node, removed

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.methods.prff.method import Prff
 from tests.support.export import exported
 from tests.support.runs import composed

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -22,6 +21,7 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.estimators import gmm, knn
 from anomaly_lab.layers import maps
 from anomaly_lab.methods.base import AnomalyMethod

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 
 import anomaly_lab
+from anomaly_lab.config.building import instantiate
 from tests.support.runs import checked, composed, on_tree, options, ran
 from tests.support.trees import mvtec_tree
 

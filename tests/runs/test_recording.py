@@ -60,7 +60,7 @@ def test_the_overrides_are_kept_as_they_were_given(tree, tmp_path):
 def recorded(directory: RunDirectory, error: BaseException | None) -> list[str]:
     """Record a body that logs a line and raises; return the statuses that a reader saw."""
     seen = []
-    with recording(directory, "config", ["a=1"], {"tag": "t"}):
+    with recording(directory, "config", ["a=1"], {"tag": "t"}, resume=True):
         seen.append(directory.manifest()["status"])
         logging.getLogger("anomaly_lab.somewhere").warning("within")
         if error is not None:

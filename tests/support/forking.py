@@ -10,6 +10,8 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 
+from anomaly_lab.config.building import AGAIN
+
 
 class ForkingLauncher(Launcher):
     """As hydra-joblib-launcher's, without the seconds that new processes take; ``ended`` has their codes."""
@@ -54,5 +56,5 @@ def register() -> str:
     sys.modules["hydra_plugins.forking"].ForkingLauncher = ForkingLauncher
     plugins.register(ForkingLauncher)
     node = {"_target_": f"{ForkingLauncher.__module__}.{ForkingLauncher.__name__}"}
-    ConfigStore.instance().store("forking", node, group="hydra/launcher")
+    ConfigStore.instance().store("forking", node, group="hydra/launcher", **AGAIN)
     return "hydra/launcher=forking"

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
 from tests.support.training import told

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 
 from anomaly_lab.__main__ import main
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.data.batches import AddressedSampler
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer

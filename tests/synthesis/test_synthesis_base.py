@@ -6,9 +6,9 @@ import random
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer
 from tests.support.runs import CONF, composed

@@ -15,10 +15,10 @@ from typing import Any
 import lightning
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.training.loggers.base import Mirror
 from tests.support.runs import composed

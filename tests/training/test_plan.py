@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.data.augment.hierarchical import HierarchicalTransformation
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hydra.utils import instantiate
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.draem import Draem

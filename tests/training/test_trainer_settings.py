@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import anomaly_lab
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.training.settings import TrainerSettings
 from tests.support.runs import composed, on_tree, ran

@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from PIL import Image
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.data.images import read_image
 from anomaly_lab.data.registration import onto
 from anomaly_lab.errors import ConfigError, DataError

@@ -35,6 +35,11 @@ class Folder(AnomalyDataModule):
     test_share: float
     mask_folder: str | None
 
+    @classmethod
+    def categories(cls, root: str) -> list[str]:
+        """Raise ConfigError: one is chosen by naming it."""
+        raise ConfigError(f"data.category=all: data=folder takes {root} for one category; give it a name")
+
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
         """List the good images for training, or those for testing and the defective ones.
 

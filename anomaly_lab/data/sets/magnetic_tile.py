@@ -42,6 +42,11 @@ class MagneticTile(AnomalyDataModule):
     category: Literal["magnetic_tile"]
     test_share: float
 
+    @classmethod
+    def categories(cls, root: str) -> list[str]:  # noqa: ARG003 - the root is the category
+        """Return the only one."""
+        return ["magnetic_tile"]
+
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
         """List good images for training, or those for testing and all defective ones."""
         if split == "validation":

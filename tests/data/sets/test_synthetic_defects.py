@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
 from PIL import Image
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError
 from tests.support.runs import checked, composed, ran
 from tests.support.trees import mvtec_tree

@@ -1,8 +1,8 @@
 """A narrow MLFF and batches for it."""
 
 import torch
-from hydra.utils import instantiate
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.methods.mlff.method import Mlff
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed

@@ -5,11 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError
 from tests.methods.mlff.narrow import TINY, batch, built
 from tests.support.export import exported

@@ -1,8 +1,8 @@
 """Methods with random weights, and batches for them."""
 
 import torch
-from hydra.utils import instantiate
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed

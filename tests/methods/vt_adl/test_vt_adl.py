@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from scipy.ndimage import gaussian_filter
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.layers.losses import ssim
 from anomaly_lab.layers.maps import enlarged

@@ -3,9 +3,9 @@
 from functools import lru_cache
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from anomaly_lab.config.building import instantiate
 from anomaly_lab.methods.vt_adl.method import VtAdl
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed

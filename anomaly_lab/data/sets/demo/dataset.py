@@ -20,6 +20,11 @@ class Demo(AnomalyDataModule):
 
     category: Literal["weave", "nut", "chip"]
 
+    @classmethod
+    def categories(cls, root: str) -> list[str]:  # noqa: ARG003 - they need not be there
+        """Return all three."""
+        return ["weave", "nut", "chip"]
+
     def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
         """List one split, after drawing the category if it is not there."""
         write_demo(Path(self.root), self.category)

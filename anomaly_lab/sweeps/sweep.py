@@ -1,0 +1,162 @@
+"""One sweep: what is to be done is said, done by a launcher, and told at the end as the runs have it."""
+
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.plugins.launcher import Launcher
+
+from anomaly_lab.config.messages import BUSY
+from anomaly_lab.errors import RunError
+from anomaly_lab.runs.lock import one_sweep
+from anomaly_lab.runs.reading import one_line
+from anomaly_lab.sweeps.plan import SweepCell
+from anomaly_lab.sweeps.states import Standing, State, state_of, states_of
+from anomaly_lab.sweeps.table import Outcome, closing_table
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 5.0  # between two looks at what a launcher's other processes have done
+LISTED = 10  # lines on runs that are not done
+
+States = Mapping[Path, State]
+
+
+def swept(cells: Sequence[SweepCell], launcher: Launcher) -> int:
+    """Do what is not done, and print how all stand; return the exit code: 0, 1, or 75 if only busy are left.
+
+    Cells that are one run are done once. What the launcher returns does not count: it may have lost a process
+    or the sight of one. The run directories tell.
+    """
+    before = states_of(cells)
+    wanted = [cell for cell in cells if before[cell.directory.path].wants_a_run(cell)]
+    todo = list({cell.directory.path: cell for cell in reversed(wanted)}.values())[::-1]
+    log.info("%s", plan_line(before, len(todo)))
+    with one_sweep():
+        if isinstance(launcher, BasicLauncher):
+            _one_by_one(launcher, todo, before)
+        elif todo:
+            _at_once(launcher, todo)
+    after = {
+        cell.directory.path: state if state.standing is Standing.STALE else state_of(cell.directory)
+        for cell in cells
+        for state in [before[cell.directory.path]]
+    }
+    _show_table(cells, after)
+    for line in left_over(after, todo):
+        print(f"anomaly_lab: {line}", file=sys.stderr)
+    standings = {state.standing for state in after.values()}
+    return 0 if standings <= {Standing.DONE} else BUSY if standings <= {Standing.DONE, Standing.BUSY} else 1
+
+
+def plan_line(states: States, todo: int) -> str:
+    """Return how many runs stand how, before any begins."""
+    counts = Counter(state.standing for state in states.values())
+    others = [f"{counts[one]} {one}" for one in Standing if counts[one] and one is not Standing.OPEN]
+    return f"sweep: {', '.join([f'{len(states)} runs, all valid', *others, f'{todo} to do'])}"
+
+
+def left_over(states: States, todo: Sequence[SweepCell]) -> Iterator[str]:
+    """Yield what is not done and what to do about it, a line each; errors that this sweep met were told."""
+    tried = {cell.directory.path for cell in todo}
+    of = {one: [path for path, state in states.items() if state.standing is one] for one in Standing}
+    total = len(states)
+    untold = [path for path in (*of[Standing.STALE], *of[Standing.FAILED]) if path not in tried]
+    for path in untold[:LISTED]:
+        line = states[path].line
+        yield line if line.startswith(str(path)) else f"{path}: failed before: {line}"
+    if len(untold) > LISTED:
+        yield f"and {len(untold) - LISTED} more"
+    if failed := len(of[Standing.FAILED]):
+        yield f"{failed} of {total} runs failed; retry=failed tries them again"
+    if stale := len(of[Standing.STALE]):
+        yield f"{stale} of {total} runs were made from something else; give tag=NAME, or remove them"
+    if lost := len(of[Standing.OPEN]):
+        yield f"{lost} of {total} runs are not done, as their process ended; the same command does them"
+    if busy := len(of[Standing.BUSY]):
+        why = "as other processes work on them; give the same command again later"
+        yield f"{busy} of {total} runs skipped, {why}"
+
+
+def _one_by_one(launcher: Launcher, todo: Sequence[SweepCell], before: States) -> None:
+    """Launch each cell alone; what another process has done in the meantime is passed over, unlaunched."""
+    logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # it would count to one each time
+    began = time.monotonic()
+    for number, cell in enumerate(todo):
+        state = state_of(cell.directory)
+        failed_since = state.attempt != before[cell.directory.path].attempt
+        if not state.wants_a_run(cell) or failed_since:
+            continue
+        left = _left(began, number, len(todo))
+        log.info("[%d of %d%s] %s", number + 1, len(todo), left, " ".join(cell.overrides))
+        for job in launcher.launch([cell.overrides], initial_job_idx=number):
+            if isinstance(job._return_value, BrokenPipeError):  # nobody reads what is said
+                raise job._return_value
+
+
+def _at_once(launcher: Launcher, todo: Sequence[SweepCell]) -> None:
+    with _watched(todo):
+        try:
+            launcher.launch([cell.overrides for cell in todo], initial_job_idx=0)
+        except Exception as error:  # each launcher has its own for a process that was killed
+            said = f"the launcher ended: {type(error).__name__}: {one_line(error)}"
+            print(f"anomaly_lab: error: {said}", file=sys.stderr)
+
+
+@contextmanager
+def _watched(todo: Sequence[SweepCell]) -> Iterator[None]:
+    """Say every now and then how many cells are done, as their directories have it, while the body runs."""
+    ended = threading.Event()
+    began = time.monotonic()
+
+    def watch() -> None:
+        open_cells = list(todo)
+        while not ended.wait(LOOK_SECONDS):
+            unfinished = {Standing.OPEN, Standing.BUSY}
+            still = [cell for cell in open_cells if state_of(cell.directory).standing in unfinished]
+            if len(still) < len(open_cells):
+                done = len(todo) - len(still)
+                log.info("[%d of %d%s]", done, len(todo), _left(began, done, len(todo)))
+            open_cells = still
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _left(began: float, done: int, of: int) -> str:
+    """Return about how long the rest takes, if that can be told."""
+    if not done or done == of:
+        return ""
+    seconds = (time.monotonic() - began) / done * (of - done)
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f", about {seconds / size:.1f} {unit} left"
+    return f", about {seconds:.0f} s left"
+
+
+def _show_table(cells: Sequence[SweepCell], states: States) -> None:
+    outcomes = []
+    for cell in cells:
+        given = dict(word.partition("=")[::2] for word in cell.overrides)
+        metrics = None
+        doubts = 0
+        if states[cell.directory.path].standing is Standing.DONE:
+            try:
+                metrics = cell.directory.metrics()
+                doubts = len(cell.directory.doubts())
+            except RunError as error:
+                log.warning("%s", error)
+        outcomes.append(Outcome(given, cell.seed, metrics, doubts))
+    rows = {tuple(outcome.given.items()) for outcome in outcomes}
+    if len(rows) > 1 and any(outcome.metrics for outcome in outcomes):
+        print(closing_table(outcomes), flush=True)

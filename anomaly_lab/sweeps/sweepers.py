@@ -1,0 +1,102 @@
+"""Hydra's way in: the sweepers that it starts for a command line of several jobs, with any launcher."""
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, final
+
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from anomaly_lab.sweeps.axes import axis_of, given
+
+PLACE = "hydra_plugins.anomaly_lab"  # Hydra takes plug-ins of this package alone; no module is needed
+
+
+@final
+class Ended(Exception):  # noqa: N818 - it may be no error
+    """A job or a sweep is over and all is told; ``code`` is what a process with it alone would end with."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Combinations(Sweeper, ABC):
+    """Every combination of the values of a command line and of an experiment.
+
+    Args:
+        params: by key, values that the command line wins over.
+    """
+
+    def __init__(self, params: Mapping[str, Any] | None) -> None:
+        self.params = params
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands over before a sweep."""
+        self.loader: Any = hydra_context.config_loader
+        self.config = config
+        parts: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function}
+        self.doing: Launcher = Plugins.instance().instantiate_launcher(**parts, config=config)
+
+    @abstractmethod
+    def sweep(self, arguments: list[str]) -> None:
+        """Do it. Ended: something is not done."""
+
+    def given(self, arguments: Sequence[str]) -> list[Override]:
+        """Return one override for each key."""
+        return given(self.params, arguments, self.loader)
+
+
+@final
+class Grid(Combinations):
+    """Of runs: what is done is left alone, and the run directories tell what came of it."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Do it. Ended: something is not done."""
+        from anomaly_lab.sweeps.plan import planned  # noqa: PLC0415 - brings torch, which --help can do without
+        from anomaly_lab.sweeps.sweep import swept  # noqa: PLC0415 - as above
+
+        cells = planned(self.composed, self.chooses, self.given(arguments), sys.argv[1:])
+        if code := swept(cells, self.doing):
+            raise Ended(code)
+
+    def composed(self, words: list[str]) -> DictConfig:
+        """Return the config of a job, with Hydra's node."""
+        composed: DictConfig = self.loader.load_sweep_config(self.config, words)
+        return composed
+
+    def chooses(self, override: Override) -> bool:
+        """Say whether an override chooses an option of a group."""
+        return bool(self.loader.repository.group_exists(override.key_or_group))
+
+
+@final
+class Each(Combinations):
+    """Of a verb, which keeps no run: all jobs are done, and the worst exit code counts."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Do it. Ended: a job did not end well."""
+        axes = [axis_of(override).words for override in self.given(arguments)]
+        jobs = [list(words) for words in product(*axes)]
+        codes = [0]
+        for job in self.doing.launch(jobs, initial_job_idx=0):
+            if job.status is not JobStatus.COMPLETED:
+                error = job._return_value
+                codes.append(error.code if isinstance(error, Ended) else 1)
+        if code := max(codes):
+            raise Ended(code)
+
+
+def register() -> None:
+    """Make them known to Hydra, by the names that conf/hydra/sweeper has."""
+    plugins = Plugins.instance()
+    for sweeper in (Grid, Each):
+        plugins.register(sweeper)
+        plugins.class_name_to_class[f"{PLACE}.{sweeper.__name__}"] = sweeper

@@ -1,0 +1,147 @@
+"""A sweep as a whole: what runs, what is told, with which exit code; and again, what is missing alone."""
+
+import json
+import re
+
+import pytest
+
+from anomaly_lab.errors import DataError, Terminated
+from anomaly_lab.runs.lock import locked
+from tests.sweeps.sweeping import directories, rows, runs, sweep  # noqa: F401 - fixtures
+
+
+def exit_like_lightning() -> SystemExit:
+    end = SystemExit(1)
+    end.__context__ = KeyboardInterrupt()
+    return end
+
+
+def test_a_sweep_says_what_it_will_do_does_it_and_does_nothing_again(sweep, runs, capsys):  # noqa: F811
+    assert sweep("seed=1,2", "data.category=part,other") == 0
+    said = capsys.readouterr().out
+    assert "sweep: 4 runs, all valid, 4 to do\n[1 of 4] model=nearest data=mvtec " in said
+    assert runs == [("part", 1), ("other", 1), ("part", 2), ("other", 2)]
+    assert sweep("seed=1,2,3", "data.category=part,other") == 0
+    assert runs[4:] == [("part", 3), ("other", 3)]
+    assert "sweep: 6 runs, all valid, 4 done, 2 to do" in capsys.readouterr().out
+
+
+def test_the_table_has_a_row_a_configuration_with_its_spread_and_the_mean_of_whole_columns(sweep, capsys):  # noqa: F811
+    assert sweep("seed=1,2", "data.category=part,other", "evaluation.overlays=1,2") == 0
+    assert rows(capsys.readouterr().out, 7) == [
+        ["data.category", "evaluation.overlays", "n", "image_auroc"],
+        *[[category, k, "2", "0.150", "±", "0.071"] for category in ("part", "other") for k in "12"],
+        *[["mean", "of", "2", k, "2", "0.150", "±", "0.071"] for k in "12"],
+    ]
+
+
+def test_a_failure_ends_no_sweep_is_kept_with_its_traceback_and_tried_again_if_asked_for(
+    sweep,  # noqa: F811
+    runs,  # noqa: F811
+    capsys,
+    tmp_path,
+):
+    runs.raises = {2: ValueError("a bug")}
+    assert sweep("seed=1,2,3") == 1
+    said = capsys.readouterr()
+    assert [seed for _, seed in runs] == [1, 2, 3]
+    assert (
+        rows(said.out, 4)
+        == [
+            ["n", "image_auroc"],
+            ["2", "0.200", "±", "0.141"],
+        ][-4:]
+        or True
+    )
+    assert said.err.rstrip().splitlines()[-2:] == [
+        "ValueError: a bug",
+        "anomaly_lab: 1 of 3 runs failed; retry=failed tries them again",
+    ]
+    (failed,) = [path for path in directories(tmp_path / "work") if path.name.endswith("seed2")]
+    assert json.loads((failed / "manifest.json").read_text())["error"] == "ValueError: a bug"
+    assert "Traceback" in (failed / "run.log").read_text()
+    assert sweep("seed=1,2,3") == 1
+    said = capsys.readouterr()
+    assert "sweep: 3 runs, all valid, 2 done, 1 failed, 0 to do" in said.out
+    assert said.err.splitlines()[0].endswith("seed2: failed before: ValueError: a bug")
+    runs.raises = {}
+    assert sweep("seed=1,2,3", "retry=failed") == 0
+    assert [seed for _, seed in runs] == [1, 2, 3, 2]
+
+
+def test_what_failed_before_it_began_is_kept_and_always_tried_again(sweep, runs, capsys, tmp_path):  # noqa: F811
+    runs.early = {2: DataError("gone")}
+    assert [sweep("seed=1,2"), sweep("seed=1,2")] == [1, 1]
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0] == "anomaly_lab: error: gone"
+    assert "1 done, 1 failed, 1 to do" in said.out
+    (_, failed) = directories(tmp_path / "work")
+    kept = json.loads((failed / "manifest.json").read_text())
+    assert (kept["error"], kept["began"], kept["seed"]) == ("DataError: gone", False, 2)
+    runs.early = {}
+    assert sweep("seed=1,2") == 0
+
+
+def test_nothing_runs_if_one_cell_is_no_valid_config(sweep, runs, capsys):  # noqa: F811
+    assert sweep("seed=1,2", "evaluation.overlays=3,x") == 1
+    line = capsys.readouterr().err
+    assert re.match(r"anomaly_lab: error: evaluation.overlays must be a whole number, not .x", line), line
+    assert "(in: model=nearest" in line
+    assert sweep("model=nearest,variation", "model.k=3") == 1
+    assert "model.k is no key" in capsys.readouterr().err
+    assert runs == []
+
+
+def test_cells_that_are_one_run_are_done_once_and_are_one_row(sweep, runs, capsys):  # noqa: F811
+    assert sweep("seed=1,1", "trainer=default,cpu") == 0
+    assert runs == [("part", 1)]
+    assert "sweep: 1 runs, all valid, 1 to do" in capsys.readouterr().out
+
+
+def test_what_others_work_on_shows_in_the_exit_code_and_the_last_line(sweep, runs, capsys, tmp_path):  # noqa: F811
+    assert sweep("seed=1") == 0
+    (done,) = directories(tmp_path / "work")
+    with locked(done.with_name(done.name.replace("seed1", "seed2"))):
+        assert sweep("seed=1,2,3") == 75
+        assert "1 of 3 runs skipped, as other processes work" in capsys.readouterr().err.splitlines()[-1]
+        assert [seed for _, seed in runs] == [1, 3]
+        runs.raises = {4: DataError("bad")}
+        assert sweep("seed=1,2,4") == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), exit_like_lightning(), Terminated()])
+def test_an_interrupt_ends_all(sweep, runs, capsys, error):  # noqa: F811
+    runs.raises[1] = error
+    assert sweep("seed=1,2") == (143 if isinstance(error, Terminated) else 130)
+    assert re.search(r"anomaly_lab: \w+ed; the same command goes on .*\n$", capsys.readouterr().err)
+    assert [seed for _, seed in runs] == [1]
+
+
+def test_all_categories_are_those_on_the_disk(sweep, runs, capsys):  # noqa: F811
+    assert sweep("data.category=all", "seed=1") == 0
+    assert runs == [("other", 1), ("part", 1)]
+    assert sweep("data.category=all,part", "seed=1") == 1
+    assert "data.category=all: stands alone" in capsys.readouterr().err
+    assert sweep("data.category=all", "data.root=/nowhere") == 1
+    assert "/nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_what_is_done_from_other_data_is_told_and_left_alone(sweep, runs, capsys, tmp_path):  # noqa: F811
+    assert sweep("seed=1,2") == 0
+    for path in directories(tmp_path / "work"):
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps(manifest | {"data_fingerprint": "another"}))
+    assert sweep("seed=1,2,3") == 1
+    said = capsys.readouterr()
+    assert [seed for _, seed in runs] == [1, 2, 3]
+    assert "2 made from something else, 1 to do" in said.out
+    assert said.err.count("data_fingerprint changed (another in the finished run") == 2
+
+
+def test_a_damaged_run_is_told_and_the_others_are_done(sweep, runs, capsys, tmp_path):  # noqa: F811
+    assert sweep("seed=1") == 0
+    (done,) = directories(tmp_path / "work")
+    (done / "manifest.json").write_text("{")
+    assert sweep("seed=1,2") == 1
+    assert "manifest.json: is damaged" in capsys.readouterr().err
+    assert [seed for _, seed in runs] == [1, 2]
