@@ -27,6 +27,7 @@ LAZY = {
     ("__init__.py", "anomaly_lab.loading"): "torch, as above",
     ("__main__.py", "anomaly_lab.train"): "torch, as above",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.plan"): "torch, as above",
+    ("sweeps/sweepers.py", "anomaly_lab.sweeps.search"): "torch, as above",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.sweep"): "torch, as above",
 }
 # Below 20 lines for a reason: a door of a few lines, and a listing that has no more to say.

@@ -33,7 +33,7 @@ ELSEWHERE = {
     "test": "is always done: a run without numbers is none; trainer=debug makes two steps of training",
     "train": "is done unless a finished run has the same training: its weights are then taken",
     "debug": "is an option of the trainer here: trainer=debug",
-    "hparams_search": "is not there: it would search on test labels; a grid is -m KEY=A,B",
+    "hparams_search": "is called hydra/sweeper=optuna here, on data=synthetic_defects; a grid is -m KEY=A,B",
     "callbacks": "are code here; what they do is set by trainer.* and evaluation.*",
     "task_name": "is called tag here: tag=NAME",
     "paths": "are keys of their own here: data.root, runs and cache.folder",

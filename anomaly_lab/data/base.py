@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import lightning as L
 import numpy as np
@@ -52,6 +52,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             read at once as far as they fit.
     """
 
+    real_labels: ClassVar[bool] = True  # false: the test set's defects are synthesised
     root: Annotated[str, SAME_RUN]
     category: str
     image_size: int | Sequence[int]

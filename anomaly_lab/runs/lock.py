@@ -137,17 +137,29 @@ def in_turn(file: Path, say: Callable[[], None]) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Say whether a living process holds a folder by `locked`; nothing is held or waited for."""
+    return _holder(folder) is not None
+
+
+def works_beside(folder: Path) -> bool:
+    """Say whether a living process that does a job of the same sweep holds a folder."""
+    holder = _holder(folder)
+    return holder is not None and holder.beside()
+
+
+def _holder(folder: Path) -> Holder | None:
+    """Return the living process that holds a folder, as far as it says who it is."""
     try:
         with (folder / ".lock").open() as file:
             holder = Holder.of(file)
             if holder is not None and holder.elsewhere():
-                return time.time() - os.fstat(file.fileno()).st_mtime < LIVES
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no lock, or none that can be read
-        return False
-    return False
+                return holder if time.time() - os.fstat(file.fileno()).st_mtime < LIVES else None
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return holder or Holder("", "")
+    except OSError:  # there is no lock, or none that can be read
+        return None
+    return None
 
 
 def forget_dead(file: Path) -> None:

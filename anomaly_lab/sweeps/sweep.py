@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 
 from anomaly_lab.config.messages import BUSY
 from anomaly_lab.errors import RunError
-from anomaly_lab.runs.lock import one_sweep
+from anomaly_lab.runs.lock import one_sweep, works_beside
 from anomaly_lab.runs.reading import one_line
 from anomaly_lab.sweeps.plan import SweepCell
 from anomaly_lab.sweeps.states import Standing, State, state_of, states_of
@@ -28,30 +28,49 @@ States = Mapping[Path, State]
 
 
 def swept(cells: Sequence[SweepCell], launcher: Launcher) -> int:
-    """Do what is not done, and print how all stand; return the exit code: 0, 1, or 75 if only busy are left.
+    """Do what is not done, and print how all stand; return the exit code."""
+    before = states_of(cells)
+    todo = _once_each(cells, before)
+    log.info("%s", plan_line(before, len(todo)))
+    after = launched(cells, before, launcher)
+    show_table(cells, after)
+    return told(after, todo)
+
+
+def told(states: States, tried: Sequence[SweepCell]) -> int:
+    """Say what is not done; return the exit code: 0, 1, or 75 if all else is done but what others work on."""
+    for line in left_over(states, tried):
+        print(f"anomaly_lab: {line}", file=sys.stderr)
+    standings = {state.standing for state in states.values()}
+    return 0 if standings <= {Standing.DONE} else BUSY if standings <= {Standing.DONE, Standing.BUSY} else 1
+
+
+def launched(cells: Sequence[SweepCell], before: States, launcher: Launcher) -> States:
+    """Have a launcher do what is not done; return how the runs stand then.
 
     Cells that are one run are done once. What the launcher returns does not count: it may have lost a process
     or the sight of one. The run directories tell.
     """
-    before = states_of(cells)
-    wanted = [cell for cell in cells if before[cell.directory.path].wants_a_run(cell)]
-    todo = list({cell.directory.path: cell for cell in reversed(wanted)}.values())[::-1]
-    log.info("%s", plan_line(before, len(todo)))
+    todo = _once_each(cells, before)
     with one_sweep():
         if isinstance(launcher, BasicLauncher):
             _one_by_one(launcher, todo, before)
         elif todo:
             _at_once(launcher, todo)
-    after = {
-        cell.directory.path: state if state.standing is Standing.STALE else state_of(cell.directory)
-        for cell in cells
-        for state in [before[cell.directory.path]]
+    directories = {cell.directory.path: cell.directory for cell in cells}
+    return {
+        path: state if state.standing is Standing.STALE else state_of(directories[path])
+        for path, state in before.items()
     }
-    _show_table(cells, after)
-    for line in left_over(after, todo):
-        print(f"anomaly_lab: {line}", file=sys.stderr)
-    standings = {state.standing for state in after.values()}
-    return 0 if standings <= {Standing.DONE} else BUSY if standings <= {Standing.DONE, Standing.BUSY} else 1
+
+
+def _once_each(cells: Sequence[SweepCell], states: States) -> list[SweepCell]:
+    """Return the cells that want a run, the first of those that are the same."""
+    wanted: dict[Path, SweepCell] = {}
+    for cell in cells:
+        if states[cell.directory.path].wants_a_run(cell):
+            wanted.setdefault(cell.directory.path, cell)
+    return list(wanted.values())
 
 
 def plan_line(states: States, todo: int) -> str:
@@ -106,6 +125,16 @@ def _at_once(launcher: Launcher, todo: Sequence[SweepCell]) -> None:
         except Exception as error:  # each launcher has its own for a process that was killed
             said = f"the launcher ended: {type(error).__name__}: {one_line(error)}"
             print(f"anomaly_lab: error: {said}", file=sys.stderr)
+            _wait_for_others(todo)
+
+
+def _wait_for_others(todo: Sequence[SweepCell]) -> None:
+    """Wait for the processes of this sweep that a launcher has left alone as another was killed."""
+    quiet = 0
+    while quiet < 2:  # one may just be between two cells
+        time.sleep(LOOK_SECONDS / 2)
+        alive = any(works_beside(cell.directory.path) for cell in todo)
+        quiet = 0 if alive else quiet + 1
 
 
 @contextmanager
@@ -144,7 +173,8 @@ def _left(began: float, done: int, of: int) -> str:
     return f", about {seconds:.0f} s left"
 
 
-def _show_table(cells: Sequence[SweepCell], states: States) -> None:
+def show_table(cells: Sequence[SweepCell], states: States) -> None:
+    """Print a row for each configuration, if there are several cells and any is done."""
     outcomes = []
     for cell in cells:
         given = dict(word.partition("=")[::2] for word in cell.overrides)

@@ -53,19 +53,11 @@ class Combinations(Sweeper, ABC):
         """Return one override for each key."""
         return given(self.params, arguments, self.loader)
 
-
-@final
-class Grid(Combinations):
-    """Of runs: what is done is left alone, and the run directories tell what came of it."""
-
-    def sweep(self, arguments: list[str]) -> None:
-        """Do it. Ended: something is not done."""
+    def planned(self, overrides: Sequence[Override]) -> list[Any]:
+        """Return the cells of a grid. ConfigError: one of them is no valid config."""
         from anomaly_lab.sweeps.plan import planned  # noqa: PLC0415 - brings torch, which --help can do without
-        from anomaly_lab.sweeps.sweep import swept  # noqa: PLC0415 - as above
 
-        cells = planned(self.composed, self.chooses, self.given(arguments), sys.argv[1:])
-        if code := swept(cells, self.doing):
-            raise Ended(code)
+        return planned(self.composed, self.chooses, overrides, sys.argv[1:])
 
     def composed(self, words: list[str]) -> DictConfig:
         """Return the config of a job, with Hydra's node."""
@@ -75,6 +67,60 @@ class Grid(Combinations):
     def chooses(self, override: Override) -> bool:
         """Say whether an override chooses an option of a group."""
         return bool(self.loader.repository.group_exists(override.key_or_group))
+
+
+@final
+class Grid(Combinations):
+    """Of runs: what is done is left alone, and the run directories tell what came of it."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Do it. Ended: something is not done."""
+        from anomaly_lab.sweeps.sweep import swept  # noqa: PLC0415 - as above
+
+        if code := swept(self.planned(self.given(arguments)), self.doing):
+            raise Ended(code)
+
+
+@final
+class Optuna(Combinations):
+    """Of runs whose values Optuna chooses, by what came of those before.
+
+    Args:
+        params: as a grid's.
+        trials: how many combinations are tried.
+        at_once: how many are chosen before any of them is known, for a launcher that does several at once.
+        seed: of the choice; with it and the runs that are done the same command chooses the same again.
+        objective: the metric that shall be high.
+        oracle: whether a test set with real labels may serve; its runs are then tagged so.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None,
+        *,
+        trials: int,
+        at_once: int,
+        seed: int,
+        objective: str,
+        oracle: bool,
+    ) -> None:
+        super().__init__(params)
+        self.trials = trials
+        self.at_once = at_once
+        self.seed = seed
+        self.objective = objective
+        self.oracle = oracle
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Do it. Ended: some trials are not done."""
+        from anomaly_lab.sweeps.search import Search  # noqa: PLC0415 - as above
+
+        search = Search(self.trials, self.at_once, self.seed, self.objective, oracle=self.oracle)
+        space = self.given(arguments)
+        if code := search.done(
+            space, lambda words: self.planned(given(None, words, self.loader)), self.doing
+        ):
+            raise Ended(code)
 
 
 @final
@@ -97,6 +143,6 @@ class Each(Combinations):
 def register() -> None:
     """Make them known to Hydra, by the names that conf/hydra/sweeper has."""
     plugins = Plugins.instance()
-    for sweeper in (Grid, Each):
+    for sweeper in (Grid, Optuna, Each):
         plugins.register(sweeper)
         plugins.class_name_to_class[f"{PLACE}.{sweeper.__name__}"] = sweeper

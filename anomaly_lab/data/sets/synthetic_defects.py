@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import cv2
 import numpy as np
@@ -36,6 +36,7 @@ class SyntheticDefects(AnomalyDataModule):
         defects: spoils each image that is kept, with a generator addressed by its name.
     """
 
+    real_labels: ClassVar[bool] = False
     test_share: float
     written: str
     written_size: int
