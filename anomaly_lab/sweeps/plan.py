@@ -11,7 +11,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.utils import get_class
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, flag_override, open_dict
 
 from anomaly_lab.config.checked import Checked, flat, hashed
 from anomaly_lab.config.messages import explained
@@ -61,6 +61,7 @@ class Family:
     def __init__(self, cfg: DictConfig, words: Sequence[str], typed: Sequence[str]) -> None:
         """Take what Hydra composed of ``words``, options alone, with its own node."""
         self.choices: dict[str, str] = dict(cfg.hydra.runtime.choices)
+        self.hydra: DictConfig = cfg.hydra
         with open_dict(cfg):
             del cfg["hydra"]
         self.cfg = cfg
@@ -75,6 +76,16 @@ class Family:
             ConfigLoaderImpl._apply_overrides_to_config(self.parser.parse_overrides(list(words)), cfg)
         except Exception as error:
             raise self._said(explained(error), words) from error
+        return cfg
+
+    def job(self, words: Sequence[str], number: int) -> DictConfig:
+        """Return the config of a job as a launcher hands it over, with Hydra's node."""
+        cfg = self.composed(words)
+        with open_dict(cfg), flag_override(cfg, "struct", values=False):
+            cfg.hydra = copy.deepcopy(self.hydra)
+            cfg.hydra.overrides.task = [*self.words, *words]
+            cfg.hydra.job.num = number
+            cfg.hydra.job.id = str(number)
         return cfg
 
     def checked(self, words: Sequence[str]) -> Checked:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 
 from anomaly_lab.config.messages import BUSY
@@ -102,9 +103,14 @@ def left_over(states: States, todo: Sequence[SweepCell]) -> Iterator[str]:
         yield f"{busy} of {total} runs skipped, {why}"
 
 
-def _one_by_one(launcher: Launcher, todo: Sequence[SweepCell], before: States) -> None:
-    """Launch each cell alone; what another process has done in the meantime is passed over, unlaunched."""
-    logging.getLogger(BasicLauncher.__module__).setLevel(logging.WARNING)  # it would count to one each time
+def _one_by_one(launcher: BasicLauncher, todo: Sequence[SweepCell], before: States) -> None:
+    """Do each cell as Hydra's own launcher would, but for composing its config, which the plan has done.
+
+    What another process has done in the meantime is passed over.
+    """
+    setup_globals()
+    assert launcher.hydra_context is not None
+    assert launcher.task_function is not None
     began = time.monotonic()
     for number, cell in enumerate(todo):
         state = state_of(cell.directory)
@@ -113,9 +119,15 @@ def _one_by_one(launcher: Launcher, todo: Sequence[SweepCell], before: States) -
             continue
         left = _left(began, number, len(todo))
         log.info("[%d of %d%s] %s", number + 1, len(todo), left, " ".join(cell.overrides))
-        for job in launcher.launch([cell.overrides], initial_job_idx=number):
-            if isinstance(job._return_value, BrokenPipeError):  # nobody reads what is said
-                raise job._return_value
+        job = run_job(
+            hydra_context=launcher.hydra_context,
+            task_function=launcher.task_function,
+            config=cell.family.job(cell.values, number),
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        if isinstance(job._return_value, BrokenPipeError):  # nobody reads what is said
+            raise job._return_value
 
 
 def _at_once(launcher: Launcher, todo: Sequence[SweepCell]) -> None:
