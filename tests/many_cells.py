@@ -1,9 +1,9 @@
-"""What a sweep costs beside its runs: many cells of a method that takes no time, by several processes at once.
+"""What a sweep costs beside its runs: many cells of a method that takes no time, by several processes.
 
-python -m tests.bench.bench_sweep [--tiny]
+python -m tests.many_cells [--tiny]
 
-All processes are killed twice on the way. Printed are the time of a plan, how many cells ran twice, the time a
-cell takes (its process begins the next one after it), the files, and how long it takes to look at all again.
+All processes are killed twice on the way. Printed are how many cells ran twice, the time that a cell takes,
+from one to the next in a process, the files, and how long a plan of them all takes and a look at them.
 """
 
 import os
@@ -86,17 +86,24 @@ def main(arguments: Sequence[str]) -> None:
         seconds = time.perf_counter() - began
         lines = [line.split() for line in log.read_text().splitlines()]
         report(folder, cells, lines, seconds)
-        began = time.perf_counter()
-        said = subprocess.run(
-            words, cwd=folder, env=environment(log), check=True, capture_output=True, text=True
+        one = [word for word in words if "=range(" not in word]
+        alone = looked(one, folder, log)
+        again = looked(words, folder, log)
+        print(
+            f"once more, nothing to do: {again:.1f} s, of one cell {alone:.1f} s: {again - alone:.1f} s more"
         )
-        print(f"the same command once more: {time.perf_counter() - began:.1f} s, with Python's start")
-        print(next(line for line in said.stdout.splitlines() if line.startswith("sweep: ")))
+
+
+def looked(words: Sequence[str], folder: Path, log: Path) -> float:
+    """Return the seconds of a command whose cells are done, with the start of Python."""
+    began = time.perf_counter()
+    subprocess.run(words, cwd=folder, env=environment(log), check=True, capture_output=True)
+    return time.perf_counter() - began
 
 
 def environment(log: Path) -> dict[str, str]:
     """Return that of a process; it writes a line a fit."""
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     return os.environ | {"NO_TIME_LOG": str(log), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
@@ -138,12 +145,8 @@ def report(folder: Path, cells: int, lines: Sequence[Sequence[str]], seconds: fl
     steps = sorted(later - earlier for moments in times.values() for earlier, later in pairwise(moments))
     p50 = statistics.median(steps)
     p95 = steps[int(0.95 * (len(steps) - 1))]
-    print(
-        f"a cell, from fit to fit in a process: p50 {p50:.2f} s, p95 {p95:.2f} s; the last part {seconds:.0f} s"
-    )
-    for said in sorted(folder.glob("said-*"))[:1]:
-        plan = next(line for line in said.read_text().splitlines() if line.startswith("sweep: "))
-        print(f"  {plan}")
+    print(f"a cell, from fit to fit in a process: p50 {p50:.2f} s, p95 {p95:.2f} s")
+    print(f"the part after the second kill: {seconds:.0f} s")
     files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     print(f"{len(files)} files, {size / 2**20:.0f} MiB")
