@@ -36,7 +36,7 @@ REPEATS = {
     "mlff_ratio": ["mlff_table3"],
     "mlff_ablation": ["mlff_table4"],
 }
-NO_TABLE = {"hit_levels", "hit_robustness", "all_methods"}
+NO_TABLE = {"hit_levels", "hit_robustness", "hit_pinned", "all_methods"}
 
 
 @lru_cache
