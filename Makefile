@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo test processors lowest newest check docs format bench gpu clean
+.PHONY: help demo test processors lowest newest hydra check docs format bench gpu clean
 PYTHON ?= python3
 BIN := .venv/bin
 # Two threads that sleep while they wait: a busy neighbour on the same cores costs little.
@@ -54,6 +54,12 @@ newest: ## run the tests with the newest releases there are
 	.venv-newest/bin/python -m pip list --disable-pip-version-check
 	.venv-newest/bin/python -m pytest -n 2 --dist worksteal
 
+hydra: ## run the tests with the next Hydra, which pyproject.toml does not allow yet
+	test -x .venv-hydra/bin/python || $(PYTHON) -m venv .venv-hydra
+	.venv-hydra/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	.venv-hydra/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --pre 'hydra-core>=1.4.0rc3' 'omegaconf>=2.4.1rc1'
+	.venv-hydra/bin/python -m pytest -n 2 --dist worksteal
+
 check: .venv/installed ## lint, types, import floors, the long tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,4 +81,4 @@ gpu: .venv/installed ## on a machine with a CUDA device: its tests, its speed, t
 	$(BIN)/python -m tests.gpu $(GPU)
 
 clean: ## remove everything that was made here, but the runs
-	rm -rf .venv .venv-lowest .venv-newest build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo docs/_build
+	rm -rf .venv .venv-lowest .venv-newest .venv-hydra build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache datasets/demo docs/_build

@@ -127,11 +127,14 @@ class Search:
             )
 
     def _tell(self, trial: Any, cell: SweepCell, standing: Standing) -> None:
-        value = value_of(cell.directory.metrics(), self.objective) if standing is Standing.DONE else None
-        if value is None:
+        if standing is not Standing.DONE:
             self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
-        else:
-            self.study.tell(trial, value)
+            return
+        value = value_of(cell.directory.metrics(), self.objective)
+        if value is None:
+            line = f"{cell.directory.path}: has no {self.objective}; give another hydra.sweeper.objective"
+            raise ConfigError(f"hydra/sweeper=optuna: {line}")
+        self.study.tell(trial, value)
 
     def _show_best(self) -> None:
         found = [trial for trial in self.study.get_trials(deepcopy=False) if trial.value is not None]

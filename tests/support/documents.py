@@ -36,6 +36,7 @@ def small(arguments: list[str], places: dict[str, str]) -> list[str]:
     words = [re.sub(r"\b(DTD/images|DIR|NAME|FOLDER)\b", lambda m: places[m[1]], word) for word in arguments]
     if words[0] in {"check", "gallery", "--help", "--cfg"}:
         return words
+    words = [re.sub(r"^(hydra\.sweeper\.trials)=.*", r"\1=2", word) for word in words]
     words = [word for word in words if not re.match(r"trainer=(gpu|mps|cpu)", word)]
     given = {word.partition("=")[0] for word in words}
     if not {"trainer", "trainer.max_steps"} & given:

@@ -99,3 +99,9 @@ def test_a_trial_that_fails_is_told_and_the_search_goes_on(sweep, runs, capsys, 
     said = capsys.readouterr()
     assert "data.batch_size=2" in said.out.rpartition("best pixel_ap")[2]
     assert "1 of 2 runs failed" in said.err
+
+
+def test_a_method_without_the_objective_is_told_so(sweep, runs, capsys):  # noqa: F811
+    assert sweep(*SEARCH, SIZES) == 1
+    assert "has no pixel_ap; give another hydra.sweeper.objective" in capsys.readouterr().err
+    assert len(runs) == 1
