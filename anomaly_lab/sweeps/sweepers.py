@@ -12,11 +12,13 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from anomaly_lab.config.building import SINCE_1_4
 from anomaly_lab.sweeps.axes import axis_of, given
 
-PLACE = "hydra_plugins.anomaly_lab"  # Hydra takes plug-ins of this package alone; no module is needed
+# Hydra 1.3 takes plug-ins of one package alone, though no module needs to be there; 1.4 takes true names.
+PLACE = __name__ if SINCE_1_4 else "hydra_plugins.anomaly_lab"
 
 
 @final
@@ -142,6 +144,9 @@ class Each(Combinations):
 
 def register() -> None:
     """Make them known to Hydra, by the names that conf/hydra/sweeper has."""
+    resolvers: Any = OmegaConf
+    add = resolvers.register_resolver if SINCE_1_4 else resolvers.register_new_resolver
+    add("anomaly_lab.sweeper", lambda name: f"{PLACE}.{name}", replace=True)
     plugins = Plugins.instance()
     for sweeper in (Grid, Optuna, Each):
         plugins.register(sweeper)

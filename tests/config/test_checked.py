@@ -259,7 +259,7 @@ def test_differing_names_what_was_set_and_not_what_follows_from_it():
 def test_the_values_of_the_frame_are_in_its_yaml_and_nowhere_else():
     content = yaml.safe_load((CONF / "config.yaml").read_text())
     parts = {next(iter(part)) for part in content.pop("defaults") if isinstance(part, dict)}
-    parts -= {"override hydra/job_logging", "experiment"}
+    parts -= {"override hydra/job_logging", "override hydra/sweeper", "experiment"}
     assert parts == set(GROUPS)
     del content["hydra"]
     assert {*content, *parts} == {field.name for field in fields(OurFrame)}
