@@ -7,6 +7,12 @@ from anomaly_lab.report.tables import Column
 from anomaly_lab.runs.papers import PaperTable
 
 OTHERS = {"by_a_user", "released_weights"}  # protocols of numbers that no paper's authors trained for
+# Keys that say where or how a run was computed, and not what: a printed number stands beside it, marked.
+HOW = ("trainer.precision", "trainer.deterministic", "trainer.compile", "trainer.tf32")
+FOLDERS = ".textures"  # how the keys end that say where photographs of textures lie
+# Keys that move none of the metrics that a table shows.
+IDLE = tuple(f"evaluation.{name}" for name in ("overlays", "bootstrap", "save_maps", "poison", "target_fpr"))
+IDLE += ("data.masks",)
 
 
 class Printed(NamedTuple):
@@ -16,6 +22,7 @@ class Printed(NamedTuple):
     digits: int  # behind the point
     table: PaperTable
     flag: str  # a word of the table where something is wrong with it, else empty
+    despite: tuple[tuple[str, str], ...] = ()  # what our runs were computed with, and the recipe is not
 
 
 class PrintedPlace(NamedTuple):
@@ -40,45 +47,44 @@ class Papers:
 
     def __init__(self, tables: Sequence[PaperTable]) -> None:
         asked = [table for table in tables if not OTHERS & {word.name for word in table.protocol}]
+        # By data set all categories that any table has, which a number for all of it is over.
+        self._all: dict[str, set[str]] = {}
+        for cell in (cell for table in asked for cell in table.cells if cell.category):
+            self._all.setdefault(cell.data, set()).add(cell.category)
         self._found: dict[PrintedPlace, list[PrintedEntry]] = {}
         for table in asked:
-            for place, entry in _numbers(table, asked):
+            for place, entry in self._numbers(table):
                 self._found.setdefault(place, []).append(entry)
 
     def beside(self, data: str, over: Collection[str], column: Column, metric: str) -> Printed | None:
         """Return what is printed for one category, or for the mean over exactly these.
 
-        There is none for a configuration that differs from its recipe in more than the print says.
+        There is none for a configuration that differs from its recipe in more than the print says, but for
+        where and how it was computed, which `Printed.despite` then names.
         """
         method = column.model.removesuffix("_small")
-        known = dict(column.settings) | dict(column.differs)
+        differs = {key: value for key, value in column.differs if key not in IDLE}
+        known = dict(column.settings) | differs
+        despite = {key: value for key, value in differs.items() if key in HOW or key.endswith(FOLDERS)}
         fitting = [
-            entry.printed
+            entry.printed._replace(despite=tuple(sorted(despite.items() - entry.settings.items())))
             for entry in self._found.get(PrintedPlace(data, frozenset(over), method, metric), [])
-            if dict(column.differs).keys() <= entry.settings.keys()
+            if differs.keys() - despite.keys() <= entry.settings.keys()
             and all(known.get(key) == value for key, value in entry.settings.items())
         ]
         own = [printed for printed in fitting if method.startswith(printed.table.paper.name)]
         return next(iter(own + fitting), None)
 
-
-def _numbers(table: PaperTable, tables: Sequence[PaperTable]) -> Iterator[tuple[PrintedPlace, PrintedEntry]]:
-    for cell in table.cells:
-        if cell.value is not None:
-            printed = Printed(cell.value, cell.digits, table, cell.flag)
-            of = frozenset([cell.category]) if cell.category else _all_of(cell.data, tables)
-            yield (
-                PrintedPlace(cell.data, of, cell.method, cell.metric),
-                PrintedEntry(dict(cell.settings), printed),
-            )
-    for mean in table.means:
-        if mean.value is not None:
-            printed = Printed(mean.value, mean.digits, table, mean.flag)
-            of = frozenset(mean.categories)
-            yield PrintedPlace(table.cells[0].data, of, mean.method, mean.metric), PrintedEntry({}, printed)
-
-
-def _all_of(data: str, tables: Sequence[PaperTable]) -> frozenset[str]:
-    """Return all categories of a data set that any table has, which a number for all of it is over."""
-    cells = (cell for table in tables for cell in table.cells)
-    return frozenset(cell.category for cell in cells if cell.data == data and cell.category)
+    def _numbers(self, table: PaperTable) -> Iterator[tuple[PrintedPlace, PrintedEntry]]:
+        for cell in table.cells:
+            if cell.value is not None:
+                printed = Printed(cell.value, cell.digits, table, cell.flag)
+                of = [cell.category] if cell.category else self._all.get(cell.data, [])
+                place = PrintedPlace(cell.data, frozenset(of), cell.method, cell.metric)
+                yield place, PrintedEntry(dict(cell.settings), printed)
+        for mean in table.means:
+            if mean.value is not None:
+                printed = Printed(mean.value, mean.digits, table, mean.flag)
+                of = mean.categories
+                place = PrintedPlace(table.cells[0].data, frozenset(of), mean.method, mean.metric)
+                yield place, PrintedEntry({}, printed)

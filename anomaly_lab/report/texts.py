@@ -10,12 +10,20 @@ from anomaly_lab.runs.directory import plain
 
 HEADER = (
     *("data", "category", "model", "settings", "tag", "metric", "mean", "sd", "n", "unfinished", "failed"),
-    *("printed", "difference", "table", "flag"),
+    *("printed", "difference", "table", "flag", "despite"),
 )
 MEAN = "(mean)"  # the row's name, which no category has
 MISSING = "-"
+DOUBTFUL = "*"  # beside a printed number that something is wrong with
+OTHERWISE = "†"  # beside one whose runs were computed otherwise than the recipe says
 LATEX = {sign: rf"\{sign}" for sign in "&%$#_{}"}
-LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+LATEX |= {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "†": r"$^\dagger$",
+}
 
 
 def named(column: Column) -> str:
@@ -45,7 +53,8 @@ def theirs(cell: TableCell | None, printed: Printed | None) -> str:
     """Return the paper's number and how far ours lies above it, or nothing."""
     if printed is None:
         return ""
-    number = f"{printed.value:.{printed.digits}f}{'*' if printed.flag else ''}"
+    marks = (DOUBTFUL if printed.flag else "") + (OTHERWISE if printed.despite else "")
+    number = f"{printed.value:.{printed.digits}f}{marks}"
     return number if cell is None or cell.mean is None else f"{number} ({cell.mean - printed.value:+.3f})"
 
 
@@ -64,6 +73,20 @@ def beside(
     if cell is None or cell.mean is None:
         return None
     return papers.beside(table.data, over, table.columns[place], table.metric)
+
+
+def otherwise(tables: Sequence[Table], papers: Papers) -> list[str]:
+    """Return what the mark † stands for, a line a method: ``draem: trainer.precision=bf16-mixed``."""
+    found = {
+        (table.columns[place].model, f"{key}={value}")
+        for table in tables
+        for _, over, cells in rows(table)
+        for place, cell in enumerate(cells)
+        if (printed := beside(table, over, place, cell, papers)) is not None
+        for key, value in printed.despite
+    }
+    models = sorted({model for model, _ in found})
+    return [f"{model}: {', '.join(sorted(s for m, s in found if m == model))}" for model in models]
 
 
 def printed_in(table: Table, papers: Papers) -> list[Printed]:
@@ -107,9 +130,12 @@ def latex(table: Table, papers: Papers) -> str:
     body = [" & ".join(row) + r" \\" for row in texts]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(texts[0]) - 1)}}}"
     head = f"% {table.data}, {table.metric}"
-    return "\n".join(
-        [head, begin, r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}", ""]
-    )
+    notes = [
+        rf"\multicolumn{{{len(texts[0])}}}{{l}}{{\footnotesize $^\dagger$ {_escaped(line)}}} \\"
+        for line in otherwise([table], papers)
+    ]
+    rules = [r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", *notes]
+    return "\n".join([head, begin, *rules, r"\end{tabular}", ""])
 
 
 def as_csv(tables: Sequence[Table], papers: Papers) -> str:
@@ -131,9 +157,10 @@ def _line(table: Table, name: str, column: Column, cell: TableCell, printed: Pri
     place = [table.data, name, column.model, settings, column.tag, table.metric]
     numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed]
     if printed is None:
-        return [*place, *numbers, None, None, None, None]
+        return [*place, *numbers, *[None] * 5]
     difference = None if cell.mean is None else cell.mean - printed.value
-    return [*place, *numbers, printed.value, difference, printed.table.name, printed.flag]
+    despite = " ".join(f"{key}={value}" for key, value in printed.despite)
+    return [*place, *numbers, printed.value, difference, printed.table.name, printed.flag, despite]
 
 
 def _escaped(text: str) -> str:

@@ -22,7 +22,7 @@ from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import Found, found
 from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, Table, repeated, shared_settings, tables
-from anomaly_lab.report.texts import as_csv, latex, markdown, printed_in
+from anomaly_lab.report.texts import OTHERWISE, as_csv, latex, markdown, otherwise, printed_in
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.papers import paper_tables
 
@@ -89,6 +89,8 @@ def _remarks(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterato
         yield f"- printed: {table.paper.cites}, {table.number} ({table.name}){protocol}"
     if any(printed.flag for printed in used):
         yield "- a number with a star is doubtful: experiments/papers says why"
+    for line in otherwise(made, papers):
+        yield f"- {OTHERWISE} computed otherwise than its recipe says, by {line}"
     small = sorted({run.model for run in all_found.runs if run.reduced})
     if small and used:
         yield f"- reduced recipes, which no paper had: {', '.join(small)}"

@@ -8,7 +8,7 @@ import pytest
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import found
 from anomaly_lab.report.tables import Column, tables
-from anomaly_lab.report.texts import HEADER, as_csv, latex, markdown
+from anomaly_lab.report.texts import HEADER, as_csv, latex, markdown, otherwise
 from anomaly_lab.runs.papers import paper_tables
 from tests.report.folders import kept
 
@@ -115,3 +115,52 @@ def test_latex_escapes_its_signs(tmp_path):
     assert r"model.x=\textbackslash{}input\{a\textasciitilde{}b\textasciicircum{}c\}" in text[3]
     assert r"model.x=?[31m red" in text[3]
     assert text[5].startswith(r"a\_b\&c & ")
+
+
+FAITHFUL = {"synthesis.textures": "/data/dtd/images", "trainer.precision": "bf16-mixed"}
+
+
+def test_a_full_run_on_a_gpu_has_its_printed_number_marked_and_the_keys_named_in_every_format(tmp_path):
+    """A recipe's textures are a folder that each user names, so a faithful run always differs in it."""
+    kept(
+        tmp_path,
+        "draem/mvtec/carpet",
+        differs={**FAITHFUL, "trainer.deterministic": "none", "evaluation.save_maps": True},
+        image_auroc=0.96,
+    )
+    kept(tmp_path, "padim/mvtec/carpet", image_auroc=0.9)
+    found_there = made(tmp_path)
+    assert "| 0.970† (-0.010) |" in markdown(*found_there, PAPERS)
+    (row, other) = csv.DictReader(io.StringIO(as_csv(found_there, PAPERS)))
+    said = "synthesis.textures=/data/dtd/images trainer.deterministic=none trainer.precision=bf16-mixed"
+    assert (row["printed"], row["despite"]) == ("0.97", said)
+    assert (other["model"], other["despite"]) == ("padim", "")
+    text = latex(*found_there, PAPERS)
+    assert r" & 0.970$^\dagger$ (-0.010) & " in text
+    note = r"\multicolumn{5}{l}{\footnotesize $^\dagger$ draem: synthesis.textures=/data/dtd/images, "
+    assert [line for line in text.splitlines() if line.startswith(note)]
+    assert text.index(note) < text.index(r"\end{tabular}")
+    assert otherwise(found_there, PAPERS) == [f"draem: {said.replace(' ', ', ')}"]
+
+
+@pytest.mark.parametrize(
+    ("differs", "value"),
+    [
+        ({"trainer.tf32": True, "trainer.compile": True}, 0.97),
+        ({"evaluation.overlays": 0, "evaluation.bootstrap": 0}, 0.97),
+        ({"trainer.max_epochs": 2, "trainer.precision": "bf16-mixed"}, None),
+        ({"evaluation.resolution": "original"}, None),
+        ({"synthesis.num_procedural": 3}, None),
+    ],
+)
+def test_what_changes_the_method_hides_the_printed_number_and_how_it_ran_does_not(tmp_path, differs, value):
+    kept(tmp_path, "draem/mvtec/carpet", differs=differs, image_auroc=0.96)
+    (row,) = csv.DictReader(io.StringIO(as_csv(made(tmp_path), PAPERS)))
+    assert row["printed"] == ("" if value is None else str(value))
+
+
+def test_a_key_that_a_table_varies_is_no_mark(tmp_path):
+    printed = PAPERS.beside(
+        "mvtec", ALL, Column("prff", (), "", ((ITERATIONS, "1"), ("trainer.tf32", "true"))), "image_auroc"
+    )
+    assert (printed.value, printed.despite) == (0.989, (("trainer.tf32", "true"),))

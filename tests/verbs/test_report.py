@@ -26,7 +26,7 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
             image_auroc=0.9,
             pixel_auroc=0.8,
         )
-    kept(tmp_path, "prff/mvtec/bottle", image_auroc=0.9)
+    kept(tmp_path, "prff/mvtec/bottle", differs={"synthesis.textures": "DTD/images"}, image_auroc=0.9)
     kept(tmp_path, "padim/gtanoic/D_A", status="failed")
     (tmp_path / "padim" / "mvtec" / "tile" / "bad").mkdir(parents=True)
     (tmp_path / "padim" / "mvtec" / "tile" / "bad" / "manifest.json").write_text("{")
@@ -35,6 +35,7 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
     assert "### mvtec, image_auroc" in said
     assert "### mvtec, pixel_auroc" in said
     assert "- printed: Liu, Zhu, Feng, Zeng, Sensors 2023, 23(21), 8750, Table 3 (prff_table3)" in said
+    assert "- † computed otherwise than its recipe says, by prff: synthesis.textures=DTD/images" in said
     assert "- reduced recipes, which no paper had: prff_small" in said
     assert "- prff_small: trainer.max_steps=2 in all its runs, which its recipe has not" in said
     assert "- 1 times a seed was run again" in said
