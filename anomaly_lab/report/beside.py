@@ -79,12 +79,12 @@ class Papers:
         for cell in table.cells:
             if cell.value is not None:
                 printed = Printed(cell.value, cell.digits, table, cell.flag)
-                of = [cell.category] if cell.category else self._all.get(cell.data, [])
-                place = PrintedPlace(cell.data, frozenset(of), cell.method, cell.metric)
+                of = frozenset([cell.category] if cell.category else self._all.get(cell.data, []))
+                place = PrintedPlace(cell.data, of, cell.method, cell.metric)
                 yield place, PrintedEntry(dict(cell.settings), printed)
         for mean in table.means:
             if mean.value is not None:
                 printed = Printed(mean.value, mean.digits, table, mean.flag)
-                of = mean.categories
-                place = PrintedPlace(table.cells[0].data, frozenset(of), mean.method, mean.metric)
+                of = frozenset(mean.categories)
+                place = PrintedPlace(table.cells[0].data, of, mean.method, mean.metric)
                 yield place, PrintedEntry({}, printed)
