@@ -39,6 +39,7 @@ TABLES = {
         *(rf"{name:12s} ours{NUMBER}, sorted{NUMBER}, (no )?peer.*" for name in LEVELS[3:]),
     ],
     "mixture": [rf"released  a few at a time{NUMBER} s{NUMBER} MiB"],
+    "report": [rf"report of 4 runs: median{NUMBER} s of{NUMBER}; peak{NUMBER} MiB; page{NUMBER} MiB"],
     "synthesis": [
         line
         for threads in (1, 2)

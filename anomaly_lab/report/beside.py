@@ -41,6 +41,13 @@ class PrintedEntry(NamedTuple):
     printed: Printed
 
 
+class PrintedCurve(NamedTuple):
+    """What a paper prints for several values of one key."""
+
+    points: dict[str, Printed]  # by the value, as one types it
+    categories: frozenset[str]  # that each is a mean over
+
+
 @final
 class Papers:
     """Finds printed numbers; the method's own paper is asked first, then those that quote it."""
@@ -74,6 +81,23 @@ class Papers:
         ]
         own = [printed for printed in fitting if method.startswith(printed.table.paper.name)]
         return next(iter(own + fitting), None)
+
+    def curve(
+        self, data: str, over: Collection[str], method: str, metric: str, key: str
+    ) -> PrintedCurve | None:
+        """Return what is printed for the values of a key alone; over these categories, else over most."""
+        found: dict[tuple[frozenset[str], str], dict[str, Printed]] = {}
+        for place, entries in self._found.items():
+            if (place.data, place.method, place.metric) == (data, method, metric):
+                for settings, printed in entries:
+                    if settings.keys() == {key}:
+                        curve = found.setdefault((place.categories, printed.table.name), {})
+                        curve[settings[key]] = printed
+        several = {place: points for place, points in found.items() if len(points) > 1}
+        if not several:
+            return None
+        wanted = max(several, key=lambda place: (place[0] == frozenset(over), len(place[0])))
+        return PrintedCurve(several[wanted], wanted[0])
 
     def _numbers(self, table: PaperTable) -> Iterator[tuple[PrintedPlace, PrintedEntry]]:
         for cell in table.cells:

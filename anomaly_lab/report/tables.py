@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -44,12 +45,12 @@ class TableCell:
     failed: int = 0
     mixed: bool = False
 
-    @property
+    @cached_property
     def mean(self) -> float | None:
         """Over the seeds."""
         return statistics.fmean(self.by_seed.values()) if self.by_seed else None
 
-    @property
+    @cached_property
     def sd(self) -> float | None:
         """The sample's standard deviation over the seeds; None of fewer than two."""
         return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None

@@ -3,7 +3,8 @@
 A table for each data set and metric: rows are categories, columns methods with whatever in them differs from
 their recipes, cells means over seeds, ± their standard deviation, and how many seeds; beside them the number
 that a paper printed for the same configuration, and how far ours lies above it. A mean over categories stands
-only where every category has the same seeds. Tables are printed, and kept as Markdown, csv and LaTeX.
+only where every category has the same seeds. Tables are printed, and kept as Markdown, csv and LaTeX, and in
+report.html, one file with plots and pictures of the runs that asks for nothing from anywhere.
 
   report.metrics=[image_auroc,pixel_aupro]   which; else those of the papers. mad is the mean of seven
   report.folder=FOLDER                       where the files go; else RUNS/.report
@@ -11,7 +12,7 @@ only where every category has the same seeds. Tables are printed, and kept as Ma
 A recipe that ends in _small is a reduced one, and a paper's number beside it says how far it is from there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,10 @@ from anomaly_lab.config.composing import Composition
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import Found, found
-from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, Table, repeated, shared_settings, tables
-from anomaly_lab.report.texts import OTHERWISE, as_csv, latex, markdown, otherwise, printed_in
+from anomaly_lab.report.page import Content, page
+from anomaly_lab.report.remarks import on_failures, on_papers, on_runs
+from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, tables
+from anomaly_lab.report.texts import as_csv, latex, markdown
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.papers import paper_tables
 
@@ -45,7 +48,8 @@ def work(asked: Composition) -> None:
         raise RunError(f"{want.runs}: holds no run that can be read{_why(all_found)}; give runs=FOLDER")
     papers = Papers(paper_tables())
     made = tables(all_found.runs, want.metrics)
-    text = "\n".join([*(markdown(table, papers) for table in made), *_remarks(all_found, made, papers)])
+    lines = [*on_papers(all_found, made, papers), *on_runs(all_found), *on_failures(all_found)]
+    text = "\n".join([*(markdown(table, papers) for table in made), *(f"- {line}" for line in lines)])
     print(text)
     kept = RunDirectory(want.folder)
     try:
@@ -55,7 +59,9 @@ def work(asked: Composition) -> None:
     kept.write("report.md", text + "\n")
     kept.write("report.csv", as_csv(made, papers))
     kept.write("report.tex", "\n".join(latex(table, papers) for table in made))
-    print(f"\nkept as report.md, report.csv and report.tex in {want.folder}")
+    name = want.runs.resolve().name
+    kept.write("report.html", page(Content(name, all_found, made, papers, want.metrics)))
+    print(f"\nkept as report.md, report.csv, report.tex and report.html in {want.folder}")
 
 
 def _asked(cfg: DictConfig) -> Asked:
@@ -79,30 +85,3 @@ def _asked(cfg: DictConfig) -> Asked:
 
 def _why(all_found: Found) -> str:
     return f" ({all_found.unreadable[0]})" if all_found.unreadable else ""
-
-
-def _remarks(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterator[str]:
-    """Yield what makes the tables doubtful, a line each: of the printed numbers, then of our runs."""
-    used = [printed for table in made for printed in printed_in(table, papers)]
-    for table in {printed.table.name: printed.table for printed in used}.values():
-        protocol = "".join(f"; {word.name}: {word.meaning}" for word in table.protocol)
-        yield f"- printed: {table.paper.cites}, {table.number} ({table.name}){protocol}"
-    if any(printed.flag for printed in used):
-        yield "- a number with a star is doubtful: experiments/papers says why"
-    for line in otherwise(made, papers):
-        yield f"- {OTHERWISE} computed otherwise than its recipe says, by {line}"
-    small = sorted({run.model for run in all_found.runs if run.reduced})
-    if small and used:
-        yield f"- reduced recipes, which no paper had: {', '.join(small)}"
-    yield from _remarks_on_runs(all_found)
-
-
-def _remarks_on_runs(all_found: Found) -> Iterator[str]:
-    for model, key, value in shared_settings(all_found.runs):
-        yield f"- {model}: {key}={value} in all its runs, which its recipe has not"
-    if more := repeated(all_found.runs):
-        yield f"- {more} times a seed was run again by the same settings: the last begun counts"
-    if doubtful := sum(bool(run.doubts) for run in all_found.runs):
-        yield f"- {doubtful} of {len(all_found.runs)} runs say in run.log: look at this"
-    yield from (f"- failed: {run.path}: {run.error}" for run in all_found.runs if run.error)
-    yield from (f"- not read: {line}" for line in all_found.unreadable)

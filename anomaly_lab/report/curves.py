@@ -1,0 +1,76 @@
+"""ROC, precision-recall and region-overlap curves of several methods in one plot, from their curves.npz."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anomaly_lab.report.chosen import Chosen
+from anomaly_lab.report.texts import named
+
+MOST = 150  # runs; more make the page slow to open
+POINTS = 160  # of a curve
+LARGEST = 2**20  # bytes; a run's curves have at most 500 points, of 8 bytes, in seven rows
+NAMES = tuple(
+    f"{level}_{name}" for level in ("image", "pixel") for name in ("fpr", "tpr", "precision", "overlap")
+)
+AREAS = ("auroc", "ap", "aupro")
+
+
+def curve_plots(
+    shown: Mapping[tuple[str, str], Sequence[Chosen]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what the page draws, a place each, and what was left out, a line each.
+
+    A place has ``data``, ``category`` and ``methods``, each with ``name``, ``method``, ``tag``, ``curves``
+    (rates in [0, 1] from the highest threshold to the lowest) and ``areas``.
+    """
+    places: list[dict[str, Any]] = []
+    said: list[str] = []
+    room = MOST
+    beyond = 0
+    for (data, category), runs in shown.items():
+        methods: list[dict[str, Any]] = []
+        for run, column in runs:
+            file = run.path / "curves.npz"
+            if not file.is_file():
+                continue
+            if room <= 0:
+                beyond += 1
+                continue
+            room -= 1
+            try:
+                found = read(file)
+            except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
+                said.append(f"{file}: is no file of curves ({type(error).__name__}); its run has none here")
+                continue
+            areas = {name: value for name, value in run.metrics.items() if name.partition("_")[2] in AREAS}
+            about = {"name": named(column), "method": column.model, "tag": column.tag, "seed": run.seed}
+            methods.append({**about, "curves": found, "areas": areas})
+        if methods:
+            places.append({"data": data, "category": category, "methods": methods})
+    if beyond:
+        said.append(
+            f"the curves of {beyond} runs more than {MOST} are left out; see figures/ in their folders"
+        )
+    return places, said
+
+
+def read(file: Path) -> dict[str, list[float]]:
+    """Return the curves of a run, at most `POINTS` of each; ValueError: they are no rates in [0, 1]."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError("too large")
+    found: dict[str, list[float]] = {}
+    with np.load(file, allow_pickle=False) as kept:
+        for name in kept.files:
+            if name in NAMES:
+                values = kept[name]
+                if values.ndim != 1 or values.dtype.kind != "f" or not len(values):
+                    raise ValueError("no row of rates")
+                few = values[np.linspace(0, len(values) - 1, min(POINTS, len(values))).round().astype(int)]
+                if not ((few >= 0) & (few <= 1)).all():
+                    raise ValueError("no rates")
+                found[name] = few.round(4).tolist()
+    return found

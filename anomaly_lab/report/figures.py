@@ -1,0 +1,156 @@
+"""The parts of the page that show plots and pictures: of varied settings, and of single runs."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from anomaly_lab.report.ablations import Ablation, ablations
+from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.chosen import chosen
+from anomaly_lab.report.curves import curve_plots
+from anomaly_lab.report.embeddings import embedding_plots
+from anomaly_lab.report.found import Run
+from anomaly_lab.report.markup import Markup, element
+from anomaly_lab.report.overlays import SAID, Album, Shown, best_and_worst, side_by_side
+from anomaly_lab.report.tables import Column, Table
+from anomaly_lab.report.texts import named
+
+ABOUT_CURVES = (
+    "The first seed of each method. The area under the line is the metric; dashes are what scores that know "
+    "nothing give. Colours and dashes are those of the table."
+)
+
+
+def ablation_plots(tables: Sequence[Table], papers: Papers, plots: dict[str, Any]) -> list[Markup]:
+    """Return a figure for each key that was varied; what it draws goes to ``plots``."""
+    parts: list[Markup] = []
+    for number, one in enumerate(ablations(tables, papers)):
+        name = f"ablation-{number}"
+        plots[name] = {
+            "kind": "ablation",
+            "x": one.key,
+            "y": one.table.metric,
+            "lines": [
+                {"name": line.others or one.model, "points": [list(point) for point in line.points]}
+                for line in one.lines
+            ],
+            "paper": _paper(one),
+        }
+        over = one.lines[0].categories
+        lines = [f"{one.table.data}, mean over {', '.join(over)}"]
+        if one.printed is not None:
+            table = next(iter(one.printed.points.values())).table
+            theirs = (
+                "the same categories"
+                if one.printed.categories == set(over)
+                else (f"{len(one.printed.categories)} categories, so its height does not compare")
+            )
+            lines.append(f"dashed: {table.paper.cites}, {table.number}, over {theirs}")
+        title = f"{one.model}: {one.table.metric} by {one.key}"
+        parts.append(
+            _figure(name, title, "; ".join(lines), one.table.data, one.model, metric=one.table.metric)
+        )
+    return [element("div", *parts, class_="grid")] if parts else []
+
+
+def _paper(one: Ablation) -> list[list[Any]]:
+    points = {} if one.printed is None else one.printed.points
+    return [[value, printed.value] for value, printed in points.items()]
+
+
+def _figure(
+    name: str, title: str, caption: str, of_data: str, method: str | None = None, *, metric: str | None = None
+) -> Markup:
+    plot = element("div", class_="plot", data_plot=name, role="img", aria_label=f"plot: {title}; {caption}")
+    words = element("figcaption", element("b", title), element("span", caption))
+    return element("figure", words, plot, data_f_data=of_data, data_f_method=method, data_f_metric=metric)
+
+
+def of_runs(
+    runs: Sequence[Run], plots: dict[str, Any], said: list[str]
+) -> Iterator[tuple[str, str, list[Markup]]]:
+    """Yield the sections of single runs, each name, title and parts; an empty one has no parts.
+
+    What scripts draw goes to ``plots``, and what was left out is added to ``said``.
+    """
+    shown = chosen(runs)
+    places, lines = curve_plots(shown)
+    said += lines
+    plots["curves"] = places
+    yield "curves", "ROC, precision and recall, region overlap", _curves() if places else []
+    best = Album()
+    pictures = list(best_and_worst(shown, best))
+    beside = Album()
+    rows = list(side_by_side(shown, beside))
+    yield "pictures", "Best and worst", _best(pictures)
+    yield "side-by-side", "Methods side by side", _beside(rows)
+    for album, what in ((best, "best and worst"), (beside, "side by side")):
+        said += album.said
+        if album.without:
+            said.append(f"{album.without} pictures of {what} are left out; see maps/ in the runs' folders")
+    embedded, lines = embedding_plots(shown)
+    said += lines
+    figures = []
+    for number, one in enumerate(embedded):
+        plots[f"tsne-{number}"] = {"kind": "tsne", "kinds": one["kinds"]}
+        title = f"{one['name']}: {one['data']}, {one['category']}"
+        said_of = "near is alike, the axes mean nothing"
+        figures.append(_figure(f"tsne-{number}", title, said_of, one["data"], one["method"]))
+    yield "tsne", "Test images by t-SNE", [element("div", *figures, class_="grid")] if figures else []
+
+
+def _curves() -> list[Markup]:
+    choose = element(
+        "form",
+        element("label", element("span", "category"), element("select", id="place")),
+        element("label", element("span", "of"), element("select", id="level")),
+        class_="choose",
+    )
+    panels = ("roc", "pr", "pro")
+    drawn = [
+        element("div", class_="plot", id=f"curves-{name}", role="img", aria_label="plot") for name in panels
+    ]
+    return [
+        element("p", ABOUT_CURVES, class_="note"),
+        choose,
+        element("div", class_="box", id="legend", tabindex="0", role="region", aria_label="areas"),
+        element("div", *drawn, class_="grid", id="curve-plots"),
+    ]
+
+
+def _best(pictures: Sequence[Shown]) -> list[Markup]:
+    by_column: dict[Column, list[Shown]] = {}
+    for picture in pictures:
+        by_column.setdefault(picture.column, []).append(picture)
+    return [
+        element(
+            "div",
+            element("h3", named(column)),
+            *(
+                _picture(one, f"{SAID[one.overlay.kind]}; {one.category}: {one.overlay.image}")
+                for one in mine
+            ),
+            data_f_method=column.model,
+            data_f_tag=column.tag,
+        )
+        for column, mine in by_column.items()
+    ]
+
+
+def _beside(rows: Sequence[tuple[str, str, str, Sequence[Shown]]]) -> list[Markup]:
+    return [
+        element(
+            "div",
+            element("h3", f"{of_data}, {category}: {image}"),
+            *(_picture(one, named(one.column), data_f_method=one.column.model) for one in pictures),
+            data_f_data=of_data,
+        )
+        for of_data, category, image, pictures in rows
+    ]
+
+
+def _picture(one: Shown, caption: str, **attributes: str) -> Markup:
+    alt = f"{named(one.column)} on {one.category}, {one.overlay.image}: image, anomaly map and ground truth"
+    width, height = one.size
+    image = element("img", src=one.source, alt=alt, width=width, height=height, decoding="async")
+    box = element("div", image, class_="box strip", tabindex="0", role="region", aria_label=alt)
+    return element("figure", element("figcaption", caption), box, **attributes)

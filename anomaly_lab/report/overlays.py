@@ -1,0 +1,135 @@
+"""Pictures for the page: best and worst of each method, and methods side by side on the same images."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, final
+
+from PIL import Image
+
+from anomaly_lab.report.chosen import Chosen
+from anomaly_lab.report.tables import Column
+
+FILE = re.compile(r"\d+-(lowest-defective|highest-good|highest-defective)-(.+)\.png")
+SAID = {
+    "lowest-defective": "missed: a defect of the lowest score",
+    "highest-good": "false alarm: a good image of the highest score",
+    "highest-defective": "hit: a defect of the highest score",
+}
+MOST = 24  # pictures of the best and the worst, and as many side by side
+ROWS = 6  # methods side by side on an image
+BYTES = 9 * 2**20  # of all pictures, as the page has them
+PIXELS = 2**24  # of a picture; a run writes far smaller ones
+QUALITY = 80
+
+
+class Overlay(NamedTuple):
+    """A picture that a run drew of a test image."""
+
+    file: Path
+    kind: str
+    image: str  # the end of the file's name: defect and name of the test image
+
+
+class Shown(NamedTuple):
+    """A picture on the page."""
+
+    column: Column
+    category: str
+    overlay: Overlay
+    source: str  # a data: address
+    size: tuple[int, int]  # width, height in pixels
+
+
+@final
+@dataclass
+class Album:
+    """Reads pictures while there is room for them, and knows what was left out."""
+
+    left: int = MOST
+    room: int = BYTES
+    without: int = 0
+    said: list[str] = field(default_factory=list)
+
+    def of(self, column: Column, category: str, overlay: Overlay) -> Shown | None:
+        """Return a picture, smaller in bytes; None where there is no room or it cannot be read."""
+        if self.left <= 0 or self.room <= 0:
+            self.without += 1
+            return None
+        try:
+            content, size = smaller(overlay.file)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            self.said.append(f"{overlay.file}: cannot be shown ({type(error).__name__})")
+            return None
+        self.left -= 1
+        self.room -= len(content)
+        return Shown(column, category, overlay, f"data:image/jpeg;base64,{content}", size)
+
+
+def smaller(file: Path) -> tuple[str, tuple[int, int]]:
+    """Return a picture as a JPEG file in base64, with its width and height."""
+    with Image.open(file, formats=["PNG"]) as picture:
+        if picture.width * picture.height > PIXELS:
+            raise ValueError("too large")
+        out = io.BytesIO()
+        picture.convert("RGB").save(out, "JPEG", quality=QUALITY)
+        return base64.b64encode(out.getvalue()).decode(), picture.size
+
+
+def overlays(folder: Path) -> list[Overlay]:
+    """Return the pictures of a run, in the order in which it chose them."""
+    files = sorted(folder.glob("maps/*.png"))
+    return [Overlay(file, *match.groups()) for file in files if (match := FILE.fullmatch(file.name))]
+
+
+def best_and_worst(shown: Mapping[tuple[str, str], Sequence[Chosen]], album: Album) -> Iterator[Shown]:
+    """Yield of each method its misses where its image AUROC is lowest, and a hit where it is highest."""
+    by_column: dict[tuple[str, Column], list[Chosen]] = {}
+    for (data, _), runs in shown.items():
+        for one in runs:
+            if "image_auroc" in one.run.metrics:
+                by_column.setdefault((data, one.column), []).append(one)
+    for (_, column), runs in by_column.items():
+        ordered = sorted(runs, key=lambda one: one.run.metrics["image_auroc"])
+        wanted = {
+            "lowest-defective": ordered[0],
+            "highest-good": ordered[0],
+            "highest-defective": ordered[-1],
+        }
+        for kind, one in wanted.items():
+            first = next((found for found in overlays(one.run.path) if found.kind == kind), None)
+            picture = first and album.of(column, one.run.category, first)
+            if picture:
+                yield picture
+
+
+def side_by_side(
+    shown: Mapping[tuple[str, str], Sequence[Chosen]], album: Album
+) -> Iterator[tuple[str, str, str, list[Shown]]]:
+    """Yield data set, category and test image with the pictures that several methods drew of it.
+
+    Each category gives the image that most methods drew, then each its next one, while there is room.
+    """
+    queues: list[tuple[str, str, list[tuple[str, list[tuple[Column, Overlay]]]]]] = []
+    for (data, category), runs in shown.items():
+        found: dict[str, dict[Column, Overlay]] = {}
+        for run, column in runs:
+            for overlay in overlays(run.path):
+                found.setdefault(overlay.image, {}).setdefault(column, overlay)
+        several = [(image, list(drawn.items())) for image, drawn in found.items() if len(drawn) > 1]
+        several.sort(key=lambda pair: (-len(pair[1]), pair[0]))
+        queues.append((data, category, several))
+    for turn in range(max((len(several) for *_, several in queues), default=0)):
+        for data, category, several in queues:
+            if turn < len(several):
+                image, drawn = several[turn]
+                # An image is shown whole or not at all: half of the methods compare nothing.
+                if album.left < min(ROWS, len(drawn)):
+                    album.without += len(drawn)
+                    continue
+                album.without += max(0, len(drawn) - ROWS)
+                pictures = [album.of(column, category, overlay) for column, overlay in drawn[:ROWS]]
+                yield data, category, image, [picture for picture in pictures if picture]

@@ -1,0 +1,92 @@
+"""Each run by itself: a line of the table of runs, and its config and manifest as they were written."""
+
+from collections.abc import Iterator, Sequence
+
+from anomaly_lab.errors import RunError
+from anomaly_lab.report.found import Run
+from anomaly_lab.report.markup import Markup, element
+from anomaly_lab.report.summary import NOTHING, boxed
+from anomaly_lab.report.tables import value_of
+from anomaly_lab.runs.reading import read_text
+
+BYTES = 6 * 2**20  # of all configs and manifests together
+FILES = ("config.yaml", "manifest.json")
+HEAD = ("run", "category", "seed", "status", "begun")
+
+
+def table_of_runs(runs: Sequence[Run], metrics: Sequence[str], name: str) -> Markup:
+    """Return a line a run, with its metrics, what it has not from its recipe, and why it failed."""
+    columns = [metric for metric in metrics if any(value_of(run.metrics, metric) is not None for run in runs)]
+    words = (*HEAD, *columns, "not as in the recipe")
+    head = element("tr", *(element("th", word, scope="col") for word in words))
+    return boxed(
+        element("caption", f"{len(runs)} runs below ", element("b", name)),
+        head,
+        [_line(run, columns) for run in runs],
+        [],
+        name="all runs",
+    )
+
+
+def _line(run: Run, columns: Sequence[str]) -> Markup:
+    name = element("a", f"{run.model} · {run.data}", href=f"#{anchor(run)}")
+    stamps = [element("span", "reduced", class_="stamp")] if run.reduced else []
+    differs = ", ".join(f"{key}={value}" for key, value in run.differs.items())
+    said = [differs, *([element("span", run.error, class_="undone")] if run.error else [])]
+    values = [value_of(run.metrics, metric) for metric in columns]
+    return element(
+        "tr",
+        element("th", name, *stamps, scope="row"),
+        element("td", run.category),
+        element("td", str(run.seed), data_order=run.seed),
+        element("td", run.status, class_=None if run.status == "done" else "undone"),
+        element("td", run.started[:16].replace("T", " ")),
+        *(
+            element("td", "–" if v is None else f"{v:.3f}", data_order=NOTHING if v is None else round(v, 9))
+            for v in values
+        ),
+        element("td", *said, class_="wide"),
+        data_f_data=run.data,
+        data_f_method=run.model,
+        data_f_tag=run.tag,
+    )
+
+
+def anchor(run: Run) -> str:
+    """Return the name by which the page links to a run; its folder is known by its last four parts."""
+    return "run-" + "-".join("".join(c if c.isalnum() else "_" for c in part) for part in run.path.parts[-4:])
+
+
+def records(runs: Sequence[Run], said: list[str]) -> Iterator[Markup]:
+    """Yield the files of each run, closed, while there is room; what is left out is said."""
+    room = BYTES
+    without = 0
+    for run in runs:
+        parts = [element("summary", " / ".join(run.path.parts[-4:]))]
+        parts += [element("p", line, class_="doubt") for line in run.doubts]
+        for name in FILES:
+            try:
+                text = read_text(run.path / name)
+            except RunError as error:
+                parts.append(element("p", str(error), class_="undone"))
+                continue
+            room -= len(text.encode())
+            if room < 0:
+                without += 1
+                continue
+            parts += [
+                element("h4", name),
+                element("pre", text, tabindex="0", aria_label=f"{name} of the run"),
+            ]
+        yield element(
+            "details",
+            *parts,
+            id=anchor(run),
+            data_f_data=run.data,
+            data_f_method=run.model,
+            data_f_tag=run.tag,
+        )
+    if without:
+        said.append(
+            f"{without} configs and manifests more than {BYTES >> 20} MiB are left out: see the folders"
+        )

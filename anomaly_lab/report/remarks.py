@@ -1,0 +1,39 @@
+"""What makes the tables doubtful, a line each: of the printed numbers, then of our runs."""
+
+from collections.abc import Iterator, Sequence
+
+from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.found import Found
+from anomaly_lab.report.tables import Table, repeated, shared_settings
+from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, otherwise, printed_in
+
+
+def on_papers(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterator[str]:
+    """Yield whence the printed numbers are, and in what their protocols and our runs differ."""
+    used = [printed for table in made for printed in printed_in(table, papers)]
+    for table in {printed.table.name: printed.table for printed in used}.values():
+        protocol = "".join(f"; {word.name}: {word.meaning}" for word in table.protocol)
+        yield f"printed: {table.paper.cites}, {table.number} ({table.name}){protocol}"
+    if any(printed.flag for printed in used):
+        yield f"a number with a star ({DOUBTFUL}) is doubtful: experiments/papers says why"
+    for line in otherwise(made, papers):
+        yield f"{OTHERWISE} computed otherwise than its recipe says, by {line}"
+    small = sorted({run.model for run in all_found.runs if run.reduced})
+    if small and used:
+        yield f"reduced recipes, which no paper had: {', '.join(small)}"
+
+
+def on_runs(all_found: Found) -> Iterator[str]:
+    """Yield what the reader of the tables should know of our runs."""
+    for model, key, value in shared_settings(all_found.runs):
+        yield f"{model}: {key}={value} in all its runs, which its recipe has not"
+    if more := repeated(all_found.runs):
+        yield f"{more} times a seed was run again by the same settings: the last begun counts"
+    if doubtful := sum(bool(run.doubts) for run in all_found.runs):
+        yield f"{doubtful} of {len(all_found.runs)} runs say in run.log: look at this"
+
+
+def on_failures(all_found: Found) -> Iterator[str]:
+    """Yield why runs failed, and which cannot be read."""
+    yield from (f"failed: {run.path}: {run.error}" for run in all_found.runs if run.error)
+    yield from (f"not read: {line}" for line in all_found.unreadable)

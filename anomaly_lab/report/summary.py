@@ -1,0 +1,142 @@
+"""The tables as parts of the page: one line a method for a first look, then a table a metric."""
+
+from collections.abc import Sequence
+
+from anomaly_lab.report.beside import Papers, Printed
+from anomaly_lab.report.markup import Markup, element, joined
+from anomaly_lab.report.tables import Column, Table, TableCell
+from anomaly_lab.report.texts import MEAN, MISSING, beside, named, otherwise, ours, rows, theirs
+
+NOTHING = -1  # by which a cell without a number is sorted, below all metrics
+
+
+def filters(table: Table, column: Column | None = None) -> dict[str, str]:
+    """Return the attributes by which the page's filters know what an element is of."""
+    found = {"data_f_data": table.data, "data_f_metric": table.metric}
+    return found if column is None else {"data_f_method": column.model, "data_f_tag": column.tag}
+
+
+def overview(tables: Sequence[Table]) -> list[Markup]:
+    """Return a table for each data set: a row a column of its tables, the means over its categories."""
+    parts: list[Markup] = []
+    for data in dict.fromkeys(table.data for table in tables):
+        mine = [table for table in tables if table.data == data]
+        several = len(mine[0].categories) > 1
+        over = f"mean over {len(mine[0].categories)} categories" if several else mine[0].categories[0]
+        head = element(
+            "tr",
+            *(element("th", text, scope="col") for text in ("method", *(table.metric for table in mine))),
+        )
+        columns = sorted({column for table in mine for column in table.columns})
+        best = [_best([_over_all(table, column) for column in columns]) for table in mine]
+        body = [
+            element(
+                "tr",
+                element("th", *heading(column), scope="row"),
+                *(
+                    _number(cell := _over_all(table, column), None, best=_is(cell, most))
+                    for table, most in zip(mine, best, strict=True)
+                ),
+                data_f_data=data,
+                data_f_method=column.model,
+                data_f_tag=column.tag,
+            )
+            for column in columns
+        ]
+        caption = element("caption", element("b", data), f", {over}")
+        parts.append(boxed(caption, head, body, [], name=f"overview of {data}", data_f_data=data))
+    return parts
+
+
+def tabled(table: Table, papers: Papers) -> Markup:
+    """Return a table with its remarks: a row a category, a column a configuration, the mean as its foot."""
+    columns = [
+        element("th", *heading(column), scope="col", **filters(table, column)) for column in table.columns
+    ]
+    head = element("tr", element("th", "category", scope="col"), *columns)
+    lines: list[tuple[str, Markup]] = []
+    for name, over, cells in rows(table):
+        most = _best(cells)
+        values = [
+            _number(
+                cell,
+                beside(table, over, place, cell, papers),
+                best=_is(cell, most),
+                **filters(table, table.columns[place]),
+            )
+            for place, cell in enumerate(cells)
+        ]
+        lines.append((name, element("tr", element("th", name.strip("()"), scope="row"), *values)))
+    body = [line for name, line in lines if name != MEAN]
+    foot = [line for name, line in lines if name == MEAN]
+    caption = element("caption", element("b", table.data), f", {table.metric}")
+    notes = [
+        element("p", f"† computed otherwise than its recipe says, by {line}", class_="note")
+        for line in otherwise([table], papers)
+    ]
+    box = boxed(caption, head, body, foot, name=f"{table.data}, {table.metric}")
+    return element("div", box, *notes, **filters(table))
+
+
+def flowing(boxes: Sequence[Markup]) -> list[Markup]:
+    """Return tables side by side where there is room for them, none of none."""
+    return [element("div", *boxes, class_="tables")] if boxes else []
+
+
+def heading(column: Column) -> list[Markup]:
+    """Return a column's name, its settings on lines of their own, and a stamp on a reduced recipe."""
+    parts = [element("span", column.model, class_="model")]
+    if column.model.endswith("_small"):
+        parts.append(
+            element("span", "reduced", class_="stamp", title="a shortened recipe, which no paper had")
+        )
+    settings = named(column)[len(column.model) :].split()
+    return [*parts, *(element("span", text, class_="setting") for text in settings)]
+
+
+def boxed(
+    caption: Markup,
+    head: Markup,
+    body: Sequence[Markup],
+    foot: Sequence[Markup],
+    *,
+    name: str,
+    **attributes: str,
+) -> Markup:
+    """Return a sortable table in a box of its own, which scrolls where the page is narrow."""
+    parts = [caption, element("thead", head), element("tbody", *body)]
+    if foot:
+        parts.append(element("tfoot", *foot))
+    table = element("table", *parts, class_="sortable")
+    return element("div", table, class_="box", tabindex="0", role="region", aria_label=name, **attributes)
+
+
+def _over_all(table: Table, column: Column) -> TableCell | None:
+    if len(table.categories) > 1:
+        return table.means.get(column)
+    return table.cells.get((table.categories[0], column))
+
+
+def _best(cells: Sequence[TableCell | None]) -> float | None:
+    """Return the highest mean; None of fewer than two, which are no comparison."""
+    means = [cell.mean for cell in cells if cell is not None and cell.mean is not None]
+    return max(means) if len(means) > 1 else None
+
+
+def _is(cell: TableCell | None, most: float | None) -> bool:
+    return cell is not None and most is not None and cell.mean == most
+
+
+def _number(cell: TableCell | None, printed: Printed | None, *, best: bool, **attributes: str) -> Markup:
+    mean = None if cell is None else cell.mean
+    order = NOTHING if mean is None else round(mean, 9)
+    text = ours(cell)
+    parts: list[str] = [text if text != MISSING else "–"]
+    if cell is not None and (cell.failed or cell.unfinished or cell.mixed):
+        parts = [element("span", text, class_="undone")]
+    elif best:
+        parts = [element("strong", text)]
+    if printed is not None:
+        cited = f"{printed.table.paper.cites}, {printed.table.number}"
+        parts.append(element("span", f"paper {theirs(cell, printed)}", class_="printed", title=cited))
+    return element("td", joined(parts), data_order=order, **attributes)

@@ -1,0 +1,48 @@
+"""What a report of 500 runs costs: seconds, peak MiB and the size of its page, each run in a new process.
+
+python -m tests.bench.bench_report [--tiny]
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.fake_runs import fake_runs
+
+RUNS = 500
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the median of five runs; of one run on a few run directories with --tiny."""
+    tiny = "--tiny" in arguments
+    with tempfile.TemporaryDirectory() as folder:
+        runs = Path(folder) / "runs"
+        count = len(fake_runs(runs, 4 if tiny else RUNS))
+        found = [cost(runs) for _ in range(1 if tiny else 5)]
+        times = [seconds for seconds, _ in found]
+        page = (runs / ".report" / "report.html").stat().st_size / 2**20
+    print(
+        f"report of {count} runs: median {statistics.median(times):.2f} s of "
+        f"{', '.join(f'{t:.2f}' for t in times)}; peak {max(peak for _, peak in found):.0f} MiB; "
+        f"page {page:.1f} MiB"
+    )
+
+
+def cost(runs: Path) -> tuple[float, float]:
+    """Return the seconds of one report, and the peak memory of its process in MiB."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "anomaly_lab", "report", f"runs={runs}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return time.perf_counter() - began, used.ru_maxrss / 2**10
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
