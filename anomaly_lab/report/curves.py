@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.report.chosen import Chosen
-from anomaly_lab.report.texts import named
+from anomaly_lab.report.texts import brief
 
 MOST = 150  # runs; more make the page slow to open
 POINTS = 160  # of a curve
@@ -47,7 +47,7 @@ def curve_plots(
                 said.append(f"{file}: is no file of curves ({type(error).__name__}); its run has none here")
                 continue
             areas = {name: value for name, value in run.metrics.items() if name.partition("_")[2] in AREAS}
-            about = {"name": named(column), "method": column.model, "tag": column.tag, "seed": run.seed}
+            about = {"name": brief(column), "method": column.model, "tag": column.tag, "seed": run.seed}
             methods.append({**about, "curves": found, "areas": areas})
         if methods:
             places.append({"data": data, "category": category, "methods": methods})

@@ -6,7 +6,7 @@ from typing import Any
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.chosen import Chosen
-from anomaly_lab.report.texts import named
+from anomaly_lab.report.texts import brief
 from anomaly_lab.runs.reading import one_line, read_text
 
 MOST = 12  # runs
@@ -37,7 +37,7 @@ def embedding_plots(
             except (RunError, ValueError, csv.Error) as error:
                 said.append(f"{file}: cannot be shown ({one_line(error)})")
                 continue
-            about = {"name": named(column), "method": column.model, "tag": column.tag}
+            about = {"name": brief(column), "method": column.model, "tag": column.tag}
             plots.append({"data": data, "category": category, **about, "kinds": kinds})
     if beyond:
         said.append(f"t-SNE of {beyond} runs more than {MOST} is left out; see figures/ in their folders")

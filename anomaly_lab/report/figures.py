@@ -14,6 +14,7 @@ from anomaly_lab.report.overlays import SAID, Album, Shown, best_and_worst, side
 from anomaly_lab.report.tables import Column, Table
 from anomaly_lab.report.texts import named
 
+FEW = 4  # names of categories that a caption lists
 ABOUT_CURVES = (
     "The first seed of each method. The area under the line is the metric; dashes are what scores that know "
     "nothing give. Colours and dashes are those of the table."
@@ -36,7 +37,8 @@ def ablation_plots(tables: Sequence[Table], papers: Papers, plots: dict[str, Any
             "paper": _paper(one),
         }
         over = one.lines[0].categories
-        lines = [f"{one.table.data}, mean over {', '.join(over)}"]
+        names = ", ".join(over) if len(over) <= FEW else f"{len(over)} categories"
+        lines = [f"{one.table.data}, mean over {names}; bars: ± deviation over seeds"]
         if one.printed is not None:
             table = next(iter(one.printed.points.values())).table
             theirs = (
@@ -45,7 +47,7 @@ def ablation_plots(tables: Sequence[Table], papers: Papers, plots: dict[str, Any
                 else (f"{len(one.printed.categories)} categories, so its height does not compare")
             )
             lines.append(f"dashed: {table.paper.cites}, {table.number}, over {theirs}")
-        title = f"{one.model}: {one.table.metric} by {one.key}"
+        title = f"{one.model}: {one.table.metric} by {one.key.rpartition('.')[2]}"
         parts.append(
             _figure(name, title, "; ".join(lines), one.table.data, one.model, metric=one.table.metric)
         )

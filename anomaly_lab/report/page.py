@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from anomaly_lab.report import remarks
 from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.compared import compared
 from anomaly_lab.report.figures import ablation_plots, of_runs
 from anomaly_lab.report.found import Found
 from anomaly_lab.report.markup import Markup, data, element, joined
@@ -37,6 +38,7 @@ def page(content: Content) -> str:
     sections = [
         ("overview", "Overview", flowing(overview(content.tables))),
         ("tables", "Tables", flowing([tabled(table, content.papers) for table in content.tables])),
+        ("compared", "Methods compared", compared(content.tables)),
         ("ablations", "What a setting does", ablation_plots(content.tables, content.papers, plots)),
         *of_runs(content.found.runs, plots, said),
         ("doubts", "How far to believe it", _doubts(content)),

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from anomaly_lab.report.beside import Papers, Printed
 from anomaly_lab.report.markup import Markup, element, joined
-from anomaly_lab.report.tables import Column, Table, TableCell
-from anomaly_lab.report.texts import MEAN, MISSING, beside, named, otherwise, ours, rows, theirs
+from anomaly_lab.report.tables import RECIPES, Column, Table, TableCell
+from anomaly_lab.report.texts import MEAN, MISSING, beside, otherwise, ours, rows, theirs
 
+PARTLY = "A mean stands only where every category has the same seeds, all done."
 NOTHING = -1  # by which a cell without a number is sorted, below all metrics
 
 
@@ -44,7 +45,10 @@ def overview(tables: Sequence[Table]) -> list[Markup]:
             for column in columns
         ]
         caption = element("caption", element("b", data), f", {over}")
-        parts.append(boxed(caption, head, body, [], name=f"overview of {data}", data_f_data=data))
+        box = boxed(caption, head, body, [], name=f"overview of {data}")
+        partly = several and any(column not in table.means for table in mine for column in columns)
+        notes = [element("p", PARTLY, class_="note")] if partly else []
+        parts.append(element("div", box, *notes, data_f_data=data))
     return parts
 
 
@@ -84,13 +88,14 @@ def flowing(boxes: Sequence[Markup]) -> list[Markup]:
 
 
 def heading(column: Column) -> list[Markup]:
-    """Return a column's name, its settings on lines of their own, and a stamp on a reduced recipe."""
+    """Return a column's name, a stamp on a reduced recipe, and each setting that is known."""
     parts = [element("span", column.model, class_="model")]
     if column.model.endswith("_small"):
         parts.append(
             element("span", "reduced", class_="stamp", title="a shortened recipe, which no paper had")
         )
-    settings = named(column)[len(column.model) :].split()
+    settings = [f"{key}={value}" for key, value in column.settings if value != RECIPES]
+    settings += [f"tag={column.tag}"] if column.tag else []
     return [*parts, *(element("span", text, class_="setting") for text in settings)]
 
 

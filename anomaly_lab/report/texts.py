@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 
 from anomaly_lab.report.beside import Papers, Printed
-from anomaly_lab.report.tables import Column, Table, TableCell
+from anomaly_lab.report.tables import RECIPES, Column, Table, TableCell
 from anomaly_lab.runs.directory import plain
 
 HEADER = (
@@ -30,6 +30,13 @@ def named(column: Column) -> str:
     """Return a column's name: the method, and what sets it apart from others of it."""
     settings = [f"{key}={value}" for key, value in column.settings]
     return " ".join([column.model, *settings, *([f"tag={column.tag}"] if column.tag else [])])
+
+
+def brief(column: Column) -> str:
+    """Return a column's name for a plot: of a key the last part, and no value that only the recipe knows."""
+    known = [(key, value) for key, value in column.settings if value != RECIPES]
+    settings = [f"{key.rpartition('.')[2]}={value}" for key, value in known]
+    return " ".join([column.model, *settings, *([column.tag] if column.tag else [])])
 
 
 def ours(cell: TableCell | None) -> str:

@@ -65,7 +65,17 @@ def read(fake):
 def test_a_page_has_each_section_and_asks_for_nothing(read):
     titles = [attributes["id"] for tag, attributes in read.elements if tag == "section"]
     assert titles == [
-        *("overview", "tables", "ablations", "curves", "pictures", "side-by-side", "doubts", "left-out"),
+        *(
+            "overview",
+            "tables",
+            "compared",
+            "ablations",
+            "curves",
+            "pictures",
+            "side-by-side",
+            "doubts",
+            "left-out",
+        ),
         "runs",
     ]
     sources = [
