@@ -1,10 +1,11 @@
 """A page in a headless Chromium, driven through its own pipe: no driver, no port, no package."""
 
 import base64
+import fcntl
 import json
 import os
 import shutil
-import subprocess
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,17 +114,15 @@ def opened(folder: Path) -> Iterator[Page]:
     """Start a browser whose profile lies in ``folder``; it has no network, and ends with the body."""
     program = chromium()
     assert program is not None
-    ours, theirs = os.pipe(), os.pipe()  # to the browser, from it
-    # It reads from file descriptor 3 and writes to 4, whatever numbers the pipes have here.
-    line = f'exec "$0" "$@" 3<&{ours[0]} 4>&{theirs[1]}'
+    ours, theirs = _pipe(), _pipe()  # to the browser, from it
     options = ["--headless=new", "--no-sandbox", "--remote-debugging-pipe", f"--user-data-dir={folder}"]
     options += ["--host-resolver-rules=MAP * ~NOTFOUND", "--disable-gpu", "--disable-dev-shm-usage"]
     options += ["--no-first-run", "--disable-background-networking", "--disable-component-update"]
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", line, program, *options, "about:blank"],
-        pass_fds=(ours[0], theirs[1]),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    # It reads from file descriptor 3 and writes to 4, whatever numbers the pipes have here.
+    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, ours[0], 3), (os.POSIX_SPAWN_DUP2, theirs[1], 4)]
+    actions += [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+    process = os.posix_spawn(
+        program, [program, *options, "about:blank"], dict(os.environ), file_actions=actions
     )
     os.close(ours[0])
     os.close(theirs[1])
@@ -136,7 +135,16 @@ def opened(folder: Path) -> Iterator[Page]:
             page.call(f"{domain}.enable")
         yield page
     finally:
-        process.kill()
-        process.wait()
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
         os.close(ours[1])
         os.close(theirs[0])
+
+
+def _pipe() -> tuple[int, int]:
+    """Return a pipe's ends, to read and to write, above the numbers that the browser's have."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high[0], high[1]
