@@ -26,6 +26,7 @@ LAZY = {
     ("__init__.py", "anomaly_lab.train"): "torch, where only --help is wanted",
     ("__init__.py", "anomaly_lab.loading"): "torch, as above",
     ("__main__.py", "anomaly_lab.train"): "torch, as above",
+    ("verbs/report.py", "anomaly_lab.report.rescoring"): "torch, where no metric is computed anew",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.plan"): "torch, as above",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.search"): "torch, as above",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.sweep"): "torch, as above",

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.geometry import restore_map
-from anomaly_lab.data.images import read_mask
 from anomaly_lab.evaluation.doubts import Observed, Sameness, greys
 from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
 from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
+from anomaly_lab.evaluation.pixels import add_maps
 from anomaly_lab.evaluation.predictor import Predictor
 from anomaly_lab.evaluation.settings import EvaluationSettings
 from anomaly_lab.methods.base import AnomalyMethod
@@ -122,18 +121,8 @@ class Collector(L.Callback):
         return sum(height * width for height, width in sizes)
 
     def _update(self, state: Curves, rows: list[int], maps: Tensor) -> None:
-        """Add the pixels that show the photograph; padding and what a crop cut away count in no metric."""
-        split = self.data.test
-        for row, anomaly_map in zip(rows, maps.numpy(), strict=True):
-            placement = split.placements[row]
-            if self.how.resolution == "network":
-                inside = placement.target.slices
-                state.update_map(anomaly_map[inside], split.masks[row][inside])
-            else:
-                file = split.records[row].mask
-                size = split.sizes[row]
-                mask = np.zeros(size, bool) if file is None else read_mask(file, size)
-                state.update_map(restore_map(anomaly_map, placement), mask[placement.source.slices])
+        """Add the pixels of a batch that show the photograph."""
+        add_maps(state, self.data.test, zip(rows, maps.numpy(), strict=True), self.how.resolution)
 
     def _precise(self) -> Curves | None:
         """Return the state, or one that sorts a second pass where the cells of a histogram are too coarse."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from anomaly_lab.report.beside import Papers, PrintedCurve
+from anomaly_lab.report.found import SMALL
 from anomaly_lab.report.tables import Column, Table
 
 Point = tuple[str, float, float | None]  # the value of the key, the metric, its deviation over seeds
@@ -37,7 +38,7 @@ def ablations(tables: Sequence[Table], papers: Papers) -> Iterator[Ablation]:
                 lines = [line for line in _lines(table, mine, key) if len(line.points) > 1]
                 if lines:
                     over = lines[0].categories
-                    printed = papers.curve(table.data, over, model.removesuffix("_small"), table.metric, key)
+                    printed = papers.curve(table.data, over, model.removesuffix(SMALL), table.metric, key)
                     yield Ablation(table, model, key, lines, printed)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, final
 
+from anomaly_lab.report.found import SMALL
 from anomaly_lab.report.tables import Column
 from anomaly_lab.runs.papers import PaperTable
 
@@ -69,7 +70,7 @@ class Papers:
         There is none for a configuration that differs from its recipe in more than the print says, but for
         where and how it was computed, which `Printed.despite` then names.
         """
-        method = column.model.removesuffix("_small")
+        method = column.model.removesuffix(SMALL)
         differs = {key: value for key, value in column.differs if key not in IDLE}
         known = dict(column.settings) | differs
         despite = {key: value for key, value in differs.items() if key in HOW or key.endswith(FOLDERS)}

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, final
 
 from anomaly_lab.errors import RunError
+from anomaly_lab.evaluation.definitions import FIRST
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.reading import one_line
 
 Status = Literal["done", "failed", "unfinished"]
 CATEGORY = "data.category"  # names what is measured, not how
+SMALL = "_small"  # how the names of reduced recipes end
 MADE_FROM = ("data_fingerprint", "synthesis_source", "weights", "own_code")
 
 
@@ -24,7 +26,9 @@ class Run:
         model, data: recipes' names.
         differs: by dotted key, as texts, the values that are not the recipe's, but for the category.
         made_from: what the run was made from besides its config: data, textures, weights, own code.
+        source: where its pseudo anomalies come from, in words.
         metrics: empty unless it is done.
+        versions: of the metrics' definitions, by name; what is absent is of the first.
         started: ISO 8601, empty if unknown.
         error: why it failed, if it did.
     """
@@ -38,7 +42,9 @@ class Run:
     status: Status
     differs: dict[str, str]
     made_from: str
+    source: str
     metrics: dict[str, float]
+    versions: dict[str, int]
     doubts: Sequence[str]
     started: str
     error: str
@@ -67,7 +73,9 @@ class Run:
             status=status,
             differs={one_line(key): shown(value) for key, value in differs.items() if key != CATEGORY},
             made_from=json.dumps([manifest.get(name) for name in MADE_FROM]),
+            source=one_line(manifest.get("synthesis_source") or ""),
             metrics=directory.metrics() if status == "done" else {},
+            versions=_versions(path, manifest),
             doubts=directory.doubts() if status == "done" else (),
             started=one_line(manifest.get("started", "")),
             error=one_line(manifest.get("error", "")) if status == "failed" else "",
@@ -76,7 +84,19 @@ class Run:
     @property
     def reduced(self) -> bool:
         """Whether the recipe is a shortened one, which no paper had."""
-        return self.model.endswith("_small")
+        return self.model.endswith(SMALL)
+
+    def version(self, metric: str) -> int:
+        """Return which definition of a metric its number is of."""
+        return self.versions.get(metric, FIRST)
+
+
+def _versions(path: Path, manifest: dict[str, Any]) -> dict[str, int]:
+    found = manifest.get("metric_versions", {})
+    if not isinstance(found, dict) or not all(type(version) is int for version in found.values()):
+        way_out = "remove the folder to run again"
+        raise RunError(f"{path / 'manifest.json'}: is damaged (metric_versions hold no numbers); {way_out}")
+    return found
 
 
 class Found(NamedTuple):

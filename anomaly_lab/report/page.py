@@ -139,7 +139,7 @@ def _doubts(content: Content) -> list[Markup]:
     parts: list[Markup] = []
     groups: Mapping[str, Sequence[str]] = {
         "Beside the papers": list(remarks.on_papers(found, content.tables, content.papers)),
-        "Of the runs": list(remarks.on_runs(found)),
+        "Of the runs": list(remarks.on_runs(found, content.tables)),
         "Failed, or not to be read": list(remarks.on_failures(found)),
     }
     for title, lines in groups.items():

@@ -7,6 +7,7 @@ from anomaly_lab.report.found import Run
 from anomaly_lab.report.markup import Markup, element
 from anomaly_lab.report.summary import NOTHING, boxed
 from anomaly_lab.report.tables import value_of
+from anomaly_lab.report.texts import REDUCED
 from anomaly_lab.runs.reading import read_text
 
 BYTES = 6 * 2**20  # of all configs and manifests together
@@ -30,7 +31,7 @@ def table_of_runs(runs: Sequence[Run], metrics: Sequence[str], name: str) -> Mar
 
 def _line(run: Run, columns: Sequence[str]) -> Markup:
     name = element("a", f"{run.model} · {run.data}", href=f"#{anchor(run)}")
-    stamps = [element("span", "reduced", class_="stamp")] if run.reduced else []
+    stamps = [element("span", REDUCED, class_="stamp")] if run.reduced else []
     differs = ", ".join(f"{key}={value}" for key, value in run.differs.items())
     said = [differs, *([element("span", run.error, class_="undone")] if run.error else [])]
     values = [value_of(run.metrics, metric) for metric in columns]

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import Found
 from anomaly_lab.report.tables import Table, repeated, shared_settings
-from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, otherwise, printed_in
+from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, otherwise, outdated_in, printed_in
+
+PROCEDURAL = "procedural"  # in the words of a run about textures that are no photographs
 
 
 def on_papers(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterator[str]:
@@ -18,13 +20,17 @@ def on_papers(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterat
         yield f"a number with a star ({DOUBTFUL}) is doubtful: experiments/papers says why"
     for line in otherwise(made, papers):
         yield f"{OTHERWISE} computed otherwise than its recipe says, by {line}"
+    drawn = sorted({run.model for run in all_found.runs if PROCEDURAL in run.source and run.status == "done"})
+    if drawn and used:
+        yield f"textures made by formula, where the papers have photographs: {', '.join(drawn)}"
     small = sorted({run.model for run in all_found.runs if run.reduced})
     if small and used:
         yield f"reduced recipes, which no paper had: {', '.join(small)}"
 
 
-def on_runs(all_found: Found) -> Iterator[str]:
+def on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
     """Yield what the reader of the tables should know of our runs."""
+    yield from (f"{OUTDATED} {line}" for line in outdated_in(made))
     for model, key, value in shared_settings(all_found.runs):
         yield f"{model}: {key}={value} in all its runs, which its recipe has not"
     if more := repeated(all_found.runs):

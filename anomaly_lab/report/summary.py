@@ -5,7 +5,19 @@ from collections.abc import Sequence
 from anomaly_lab.report.beside import Papers, Printed
 from anomaly_lab.report.markup import Markup, element, joined
 from anomaly_lab.report.tables import RECIPES, Column, Table, TableCell
-from anomaly_lab.report.texts import MEAN, MISSING, beside, otherwise, ours, rows, theirs
+from anomaly_lab.report.texts import (
+    MEAN,
+    MISSING,
+    OTHERWISE,
+    OUTDATED,
+    REDUCED,
+    beside,
+    otherwise,
+    ours,
+    outdated_in,
+    rows,
+    theirs,
+)
 
 PARTLY = "A mean stands only where every category has the same seeds, all done."
 NOTHING = -1  # by which a cell without a number is sorted, below all metrics
@@ -74,10 +86,11 @@ def tabled(table: Table, papers: Papers) -> Markup:
     body = [line for name, line in lines if name != MEAN]
     foot = [line for name, line in lines if name == MEAN]
     caption = element("caption", element("b", table.data), f", {table.metric}")
-    notes = [
-        element("p", f"† computed otherwise than its recipe says, by {line}", class_="note")
-        for line in otherwise([table], papers)
+    said = [
+        f"{OTHERWISE} computed otherwise than its recipe says, by {one}" for one in otherwise([table], papers)
     ]
+    said += [f"{OUTDATED} {one}" for one in outdated_in([table])]
+    notes = [element("p", line, class_="note") for line in said]
     box = boxed(caption, head, body, foot, name=f"{table.data}, {table.metric}")
     return element("div", box, *notes, **filters(table))
 
@@ -90,10 +103,9 @@ def flowing(boxes: Sequence[Markup]) -> list[Markup]:
 def heading(column: Column) -> list[Markup]:
     """Return a column's name, a stamp on a reduced recipe, and each setting that is known."""
     parts = [element("span", column.model, class_="model")]
-    if column.model.endswith("_small"):
-        parts.append(
-            element("span", "reduced", class_="stamp", title="a shortened recipe, which no paper had")
-        )
+    if column.reduced:
+        title = "a shortened recipe, which no paper had"
+        parts.append(element("span", REDUCED, class_="stamp", title=title))
     settings = [f"{key}={value}" for key, value in column.settings if value != RECIPES]
     settings += [f"tag={column.tag}"] if column.tag else []
     return [*parts, *(element("span", text, class_="setting") for text in settings)]

@@ -1,7 +1,7 @@
 """From runs to tables: rows are categories, columns are configurations, a cell is a mean over seeds."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from anomaly_lab.config.kept import read_kept
 from anomaly_lab.errors import RunError
-from anomaly_lab.report.found import Run, shown
+from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
+from anomaly_lab.report.found import SMALL, Run, shown
 
 # The seven of ADer (Zhang et al., 2024), whose mean its tables call mAD.
 SEVEN = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
@@ -28,6 +29,11 @@ class Column(NamedTuple):
     tag: str  # empty where it is that of all runs
     differs: tuple[tuple[str, str], ...] = ()  # all that the recipe has otherwise
 
+    @property
+    def reduced(self) -> bool:
+        """Whether the recipe is a shortened one, which no paper had."""
+        return self.model.endswith(SMALL)
+
 
 @final
 @dataclass(frozen=True)
@@ -38,12 +44,16 @@ class TableCell:
         by_seed: the metric of each seed that is done and has it; of several runs that of the last begun.
         unfinished, failed: how many seeds are not done.
         mixed: its runs were made from different data, textures, weights or code, so it has no number.
+        versions: the definitions of the metric that its numbers are of.
+        outdated: whether one of them is not today's.
     """
 
     by_seed: Mapping[int, float]
     unfinished: int = 0
     failed: int = 0
     mixed: bool = False
+    versions: frozenset[int] = frozenset()
+    outdated: bool = False
 
     @cached_property
     def mean(self) -> float | None:
@@ -147,9 +157,7 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
     groups: dict[tuple[str, Column], list[Run]] = {}
     for run, column in runs:
         groups.setdefault((run.category, column), []).append(run)
-    cells = {
-        place: _cell(group, lambda run: value_of(run.metrics, metric)) for place, group in groups.items()
-    }
+    cells = {place: _cell(group, metric) for place, group in groups.items()}
     categories = sorted({category for category, _ in cells})
     columns = sorted({column for _, column in cells})
     by_column = {
@@ -161,15 +169,24 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
     return Table(data, metric, categories, columns, cells, means)
 
 
-def _cell(runs: Sequence[Run], value: Callable[[Run], float | None]) -> TableCell:
+def outdated(run: Run, metric: str) -> bool:
+    """Return whether a run's metric is of another definition than today's; ``mad`` if one of seven is."""
+    names = SEVEN if metric == ALL_SEVEN else (metric,)
+    return any(run.version(name) != VERSIONS.get(name, FIRST) for name in names)
+
+
+def _cell(runs: Sequence[Run], metric: str) -> TableCell:
     if len({run.made_from for run in runs if run.status == "done"}) > 1:
         return TableCell({}, mixed=True)
     done = {run.seed for run in runs if run.status == "done"}
     failed = {run.seed for run in runs if run.status == "failed"} - done
     others = {run.seed for run in runs} - done - failed
-    values = [(run.seed, value(run)) for run in sorted(runs, key=lambda run: run.started)]
-    by_seed = {seed: found for seed, found in values if found is not None}
-    return TableCell(by_seed, len(others), len(failed))
+    values = [(run, value_of(run.metrics, metric)) for run in sorted(runs, key=lambda run: run.started)]
+    counted = {run.seed: (run, value) for run, value in values if value is not None}
+    by_seed = {seed: value for seed, (_, value) in counted.items()}
+    versions = frozenset(run.version(metric) for run, _ in counted.values())
+    old = any(outdated(run, metric) for run, _ in counted.values())
+    return TableCell(by_seed, len(others), len(failed), versions=versions, outdated=old)
 
 
 def mean_over(cells: Sequence[TableCell], categories: int) -> TableCell | None:
@@ -181,4 +198,6 @@ def mean_over(cells: Sequence[TableCell], categories: int) -> TableCell | None:
     if categories < 2 or len(whole) < categories or len({frozenset(cell.by_seed) for cell in whole}) > 1:
         return None
     seeds = sorted(whole[0].by_seed)
-    return TableCell({seed: statistics.fmean(cell.by_seed[seed] for cell in whole) for seed in seeds})
+    means = {seed: statistics.fmean(cell.by_seed[seed] for cell in whole) for seed in seeds}
+    versions = frozenset[int]().union(*(cell.versions for cell in whole))
+    return TableCell(means, versions=versions, outdated=any(cell.outdated for cell in whole))

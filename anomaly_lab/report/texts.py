@@ -4,17 +4,21 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
+from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
 from anomaly_lab.report.beside import Papers, Printed
 from anomaly_lab.report.tables import RECIPES, Column, Table, TableCell
 from anomaly_lab.runs.directory import plain
 
 HEADER = (
     *("data", "category", "model", "settings", "tag", "metric", "mean", "sd", "n", "unfinished", "failed"),
+    *("definition", "stamp"),
     *("printed", "difference", "table", "flag", "despite"),
 )
 MEAN = "(mean)"  # the row's name, which no category has
 MISSING = "-"
+REDUCED = "reduced"
 DOUBTFUL = "*"  # beside a printed number that something is wrong with
+OUTDATED = "‡"  # behind a number of ours by another definition of the metric than today's
 OTHERWISE = "†"  # beside one whose runs were computed otherwise than the recipe says
 LATEX = {sign: rf"\{sign}" for sign in "&%$#_{}"}
 LATEX |= {
@@ -23,6 +27,7 @@ LATEX |= {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "†": r"$^\dagger$",
+    "‡": r"$^\ddagger$",
 }
 
 
@@ -30,6 +35,11 @@ def named(column: Column) -> str:
     """Return a column's name: the method, and what sets it apart from others of it."""
     settings = [f"{key}={value}" for key, value in column.settings]
     return " ".join([column.model, *settings, *([f"tag={column.tag}"] if column.tag else [])])
+
+
+def stamped(column: Column) -> str:
+    """Return a column's name, with a stamp on a reduced recipe, which no paper had."""
+    return f"{named(column)} ({REDUCED})" if column.reduced else named(column)
 
 
 def brief(column: Column) -> str:
@@ -53,7 +63,8 @@ def ours(cell: TableCell | None) -> str:
         if count
     ]
     seeds = f" ({len(cell.by_seed)})" if cell.by_seed else ""
-    return " ".join([numbers + spread + seeds, *states]).strip() or MISSING
+    mark = OUTDATED if cell.outdated else ""
+    return " ".join([numbers + spread + seeds + mark, *states]).strip() or MISSING
 
 
 def theirs(cell: TableCell | None, printed: Printed | None) -> str:
@@ -96,6 +107,20 @@ def otherwise(tables: Sequence[Table], papers: Papers) -> list[str]:
     return [f"{model}: {', '.join(sorted(s for m, s in found if m == model))}" for model in models]
 
 
+def outdated_in(tables: Sequence[Table]) -> list[str]:
+    """Return what the mark ‡ stands for, a line a metric with such numbers."""
+    found: dict[str, set[int]] = {}
+    for table in tables:
+        old = [cell for cell in table.cells.values() if cell.outdated]
+        if old:
+            found.setdefault(table.metric, set()).update(*(cell.versions for cell in old))
+    return [
+        f"{metric}: by definition {', '.join(map(str, sorted(versions)))}, which is now "
+        f"{VERSIONS.get(metric, FIRST)}; report.rescore=true computes it anew where scores were kept"
+        for metric, versions in found.items()
+    ]
+
+
 def printed_in(table: Table, papers: Papers) -> list[Printed]:
     """Return the printed numbers that stand in the table."""
     asked = [
@@ -113,7 +138,7 @@ def grid(table: Table, papers: Papers) -> list[list[str]]:
         cells = [
             (cells[place], beside(table, over, place, cells[place], papers)) for _, over, cells in rows(table)
         ]
-        columns.append([named(column), *(ours(cell) for cell, _ in cells)])
+        columns.append([stamped(column), *(ours(cell) for cell, _ in cells)])
         if any(printed for _, printed in cells):
             columns.append(["printed", *(theirs(cell, printed) for cell, printed in cells)])
     return [list(row) for row in zip(*columns, strict=True)]
@@ -137,9 +162,11 @@ def latex(table: Table, papers: Papers) -> str:
     body = [" & ".join(row) + r" \\" for row in texts]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(texts[0]) - 1)}}}"
     head = f"% {table.data}, {table.metric}"
+    old = outdated_in([table])
+    lines = [("dagger", line) for line in otherwise([table], papers)] + [("ddagger", line) for line in old]
     notes = [
-        rf"\multicolumn{{{len(texts[0])}}}{{l}}{{\footnotesize $^\dagger$ {_escaped(line)}}} \\"
-        for line in otherwise([table], papers)
+        rf"\multicolumn{{{len(texts[0])}}}{{l}}{{\footnotesize $^\{mark}$ {_escaped(line)}}} \\"
+        for mark, line in lines
     ]
     rules = [r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", *notes]
     return "\n".join([head, begin, *rules, r"\end{tabular}", ""])
@@ -162,7 +189,9 @@ def as_csv(tables: Sequence[Table], papers: Papers) -> str:
 def _line(table: Table, name: str, column: Column, cell: TableCell, printed: Printed | None) -> list[object]:
     settings = " ".join(f"{key}={value}" for key, value in column.settings)
     place = [table.data, name, column.model, settings, column.tag, table.metric]
-    numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed]
+    definition = " ".join(map(str, sorted(cell.versions)))
+    numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed, definition]
+    numbers.append(REDUCED if column.reduced else "")
     if printed is None:
         return [*place, *numbers, *[None] * 5]
     difference = None if cell.mean is None else cell.mean - printed.value

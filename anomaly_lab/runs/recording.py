@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, final
 
 from anomaly_lab.errors import BusyError, RunError
 from anomaly_lab.evaluation.collect import Scored
+from anomaly_lab.evaluation.definitions import versions_of
 from anomaly_lab.evaluation.doubts import shown
 from anomaly_lab.evaluation.evaluate import Numbers
 from anomaly_lab.evaluation.robustness import Cell
@@ -144,7 +145,7 @@ def _way_on(directory: RunDirectory) -> str:
 def record(directory: RunDirectory, scored: Scored, numbers: Numbers, cells: Sequence[Cell]) -> None:
     """Write metrics.json, curves.npz, predictions.csv, and maps and poisoned copies where there are any."""
     directory.write_json("metrics.json", numbers.metrics)
-    directory.note(doubts=numbers.doubts)
+    directory.note(doubts=numbers.doubts, metric_versions=versions_of(numbers.metrics))
     directory.write_arrays("curves.npz", numbers.curves)
     pairs = list(zip(scored.records, scored.scores, strict=True))
     rows = [

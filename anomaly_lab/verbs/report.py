@@ -8,6 +8,7 @@ report.html, one file with plots and pictures of the runs that asks for nothing 
 
   report.metrics=[image_auroc,pixel_aupro]   which; else those of the papers. mad is the mean of seven
   report.folder=FOLDER                       where the files go; else RUNS/.report
+  report.rescore=true                        computes metrics of an older definition anew, from kept scores
 
 A recipe that ends in _small is a reduced one, and a paper's number beside it says how far it is from there.
 """
@@ -38,6 +39,8 @@ class Asked(NamedTuple):
     runs: Path
     metrics: Sequence[str]
     folder: Path
+    rescore: bool
+    allow: Sequence[str]
 
 
 def work(asked: Composition) -> None:
@@ -46,9 +49,11 @@ def work(asked: Composition) -> None:
     all_found = found(want.runs)
     if not all_found.runs:
         raise RunError(f"{want.runs}: holds no run that can be read{_why(all_found)}; give runs=FOLDER")
+    if want.rescore:
+        all_found = _computed_anew(want, all_found)
     papers = Papers(paper_tables())
     made = tables(all_found.runs, want.metrics)
-    lines = [*on_papers(all_found, made, papers), *on_runs(all_found), *on_failures(all_found)]
+    lines = [*on_papers(all_found, made, papers), *on_runs(all_found, made), *on_failures(all_found)]
     text = "\n".join([*(markdown(table, papers) for table in made), *(f"- {line}" for line in lines)])
     print(text)
     kept = RunDirectory(want.folder)
@@ -64,23 +69,37 @@ def work(asked: Composition) -> None:
     print(f"\nkept as report.md, report.csv, report.tex and report.html in {want.folder}")
 
 
+def _computed_anew(want: Asked, all_found: Found) -> Found:
+    """Compute old metrics anew and say of which runs; return the runs as they are then."""
+    from anomaly_lab.report.rescoring import rescored  # noqa: PLC0415 - brings torch, which tables do without
+
+    lines = list(rescored(all_found.runs, want.allow))
+    print("\n".join(lines or ["all metrics are of today's definitions: nothing is to be computed anew"]))
+    return found(want.runs)
+
+
 def _asked(cfg: DictConfig) -> Asked:
     told: Any = cfg.get("report") or {}
     if not isinstance(told, DictConfig | dict) or not isinstance(cfg.runs, str):
-        raise ConfigError("report: give report.metrics, report.folder and runs=FOLDER")
+        raise ConfigError("report: give report.metrics, report.folder, report.rescore and runs=FOLDER")
     given: dict[Any, Any] = dict(told)
     runs = Path(cfg.runs)
     metrics = given.pop("metrics", METRICS)
     folder = given.pop("folder", None)
+    rescore = given.pop("rescore", False)
     if given:
-        raise ConfigError(f"report.{next(iter(given))} is no key; there are report.metrics and report.folder")
+        keys = "report.metrics, report.folder and report.rescore"
+        raise ConfigError(f"report.{next(iter(given))} is no key; there are {keys}")
+    if not isinstance(rescore, bool):
+        raise ConfigError(f"report.rescore: {rescore}; give true or false")
     names = [metrics] if isinstance(metrics, str) else metrics
     if not isinstance(names, list | tuple | ListConfig) or not names:
         raise ConfigError(f"report.metrics: {metrics}; give a list, as [image_auroc,{ALL_SEVEN}]")
     known = {*SEVEN, ALL_SEVEN, "poisoned_image_auroc"}
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"report.metrics: {unknown[0]} is none; there are {', '.join(sorted(known))}")
-    return Asked(runs, list(names), Path(folder) if folder else runs / ".report")
+    where = Path(folder) if folder else runs / ".report"
+    return Asked(runs, list(names), where, rescore, list(cfg.get("allow") or ()))
 
 
 def _why(all_found: Found) -> str:

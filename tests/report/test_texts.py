@@ -50,7 +50,11 @@ def test_the_papers_number_stands_beside_ours_with_its_digits(tmp_path):
     found_there = PAPERS.beside("mvtec", ["carpet"], Column("draem_small", (), ""), "image_auroc")
     assert (found_there.value, found_there.table.paper.name) == (0.970, "draem")
     text = markdown(table, PAPERS)
-    assert "| carpet   | 0.900 (1)   | 0.970 (-0.070) | 0.900 (1) |" in text
+    assert "| carpet   | 0.900 (1)             | 0.970 (-0.070) | 0.900 (1) |" in text
+    assert "| draem_small (reduced) |" in text
+    assert " & draem\\_small (reduced) & printed & nearest" in latex(table, PAPERS)
+    stamps = {row["model"]: row["stamp"] for row in csv.DictReader(io.StringIO(as_csv([table], PAPERS)))}
+    assert stamps == {"draem_small": "reduced", "nearest": ""}
 
 
 def test_a_mean_is_compared_with_a_mean_over_the_same_categories_alone(tmp_path):

@@ -1,5 +1,6 @@
 """The verb report: what it prints, keeps and refuses."""
 
+import json
 import subprocess
 import sys
 
@@ -27,6 +28,9 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
             pixel_auroc=0.8,
         )
     kept(tmp_path, "prff/mvtec/bottle", differs={"synthesis.textures": "DTD/images"}, image_auroc=0.9)
+    folder = kept(tmp_path, "draem/mvtec/bottle", image_auroc=0.9)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"synthesis_source": "procedural"}))
     kept(tmp_path, "padim/gtanoic/D_A", status="failed")
     (tmp_path / "padim" / "mvtec" / "tile" / "bad").mkdir(parents=True)
     (tmp_path / "padim" / "mvtec" / "tile" / "bad" / "manifest.json").write_text("{")
@@ -36,6 +40,7 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
     assert "### mvtec, pixel_auroc" in said
     assert "- printed: Liu, Zhu, Feng, Zeng, Sensors 2023, 23(21), 8750, Table 3 (prff_table3)" in said
     assert "- † computed otherwise than its recipe says, by prff: synthesis.textures=DTD/images" in said
+    assert "- textures made by formula, where the papers have photographs: draem\n" in said
     assert "- reduced recipes, which no paper had: prff_small" in said
     assert "- prff_small: trainer.max_steps=2 in all its runs, which its recipe has not" in said
     assert "- 1 times a seed was run again" in said
@@ -43,8 +48,10 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
     assert "- not read: " in said
     folder = tmp_path / ".report"
     assert (folder / "report.md").read_text().strip() in said
-    assert (folder / "report.csv").read_text().count("\n") == 5
+    assert (folder / "report.csv").read_text().count("\n") == 7
     assert (folder / "report.tex").read_text().count(r"\begin{tabular}") == 2
+    page = (folder / "report.html").read_text()
+    assert "computed otherwise than its recipe says, by prff: synthesis.textures=DTD/images" in page
     reported(tmp_path)  # its own folder is no run
     assert capsys.readouterr().out == said
 
@@ -55,6 +62,7 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
         ("+report.metric=mad", ConfigError, r"^report\.metric is no key; there are"),
         ("+report.metrics=[auroc]", ConfigError, r"^report\.metrics: auroc is none; there are image_ap"),
         ("+report.metrics=[]", ConfigError, r"^report\.metrics: \[\]; give a list"),
+        ("+report.rescore=maybe", ConfigError, r"^report\.rescore: maybe; give true or false"),
         ("+report.metrics=mad", RunError, r"holds no run that can be read; give runs=FOLDER"),
     ],
 )
