@@ -143,11 +143,15 @@ def _beside(rows: Sequence[tuple[str, str, str, Sequence[Shown]]]) -> list[Marku
         element(
             "div",
             element("h3", f"{of_data}, {category}: {image}"),
-            *(_picture(one, named(one.column), data_f_method=one.column.model) for one in pictures),
+            element("div", *_pictures(pictures), class_="tables"),
             data_f_data=of_data,
         )
         for of_data, category, image, pictures in rows
     ]
+
+
+def _pictures(pictures: Sequence[Shown]) -> list[Markup]:
+    return [_picture(one, named(one.column), data_f_method=one.column.model) for one in pictures]
 
 
 def _picture(one: Shown, caption: str, **attributes: str) -> Markup:

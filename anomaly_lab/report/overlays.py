@@ -111,7 +111,8 @@ def side_by_side(
 ) -> Iterator[tuple[str, str, str, list[Shown]]]:
     """Yield data set, category and test image with the pictures that several methods drew of it.
 
-    Each category gives the image that most methods drew, then each its next one, while there is room.
+    Each category gives the image that most methods drew, one with a defect before one without, then each its
+    next one, while there is room.
     """
     queues: list[tuple[str, str, list[tuple[str, list[tuple[Column, Overlay]]]]]] = []
     for (data, category), runs in shown.items():
@@ -120,7 +121,8 @@ def side_by_side(
             for overlay in overlays(run.path):
                 found.setdefault(overlay.image, {}).setdefault(column, overlay)
         several = [(image, list(drawn.items())) for image, drawn in found.items() if len(drawn) > 1]
-        several.sort(key=lambda pair: (-len(pair[1]), pair[0]))
+        # Defects first: a good image shows false alarms alone.
+        several.sort(key=lambda pair: (-len(pair[1]), _is_good(pair[1]), pair[0]))
         queues.append((data, category, several))
     for turn in range(max((len(several) for *_, several in queues), default=0)):
         for data, category, several in queues:
@@ -133,3 +135,7 @@ def side_by_side(
                 album.without += max(0, len(drawn) - ROWS)
                 pictures = [album.of(column, category, overlay) for column, overlay in drawn[:ROWS]]
                 yield data, category, image, [picture for picture in pictures if picture]
+
+
+def _is_good(drawn: Sequence[tuple[Column, Overlay]]) -> bool:
+    return any(overlay.kind == "highest-good" for _, overlay in drawn)

@@ -140,6 +140,7 @@ def _doubts(content: Content) -> list[Markup]:
     groups: Mapping[str, Sequence[str]] = {
         "Beside the papers": list(remarks.on_papers(found, content.tables, content.papers)),
         "Of the runs": list(remarks.on_runs(found, content.tables)),
+        "Look at this": list(remarks.doubts(found)),
         "Failed, or not to be read": list(remarks.on_failures(found)),
     }
     for title, lines in groups.items():
@@ -152,4 +153,5 @@ def _runs(content: Content, said: list[str]) -> list[Markup]:
     runs = content.found.runs
     kept = joined(list(records(runs, said)))
     table = table_of_runs(runs, content.metrics, content.name)
-    return [table, element("div", element("h3", "Config and manifest of each run"), kept, class_="records")]
+    title = element("summary", "Config and manifest of each run")
+    return [table, element("details", title, kept, class_="records")]

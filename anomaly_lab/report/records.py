@@ -26,6 +26,7 @@ def table_of_runs(runs: Sequence[Run], metrics: Sequence[str], name: str) -> Mar
         [_line(run, columns) for run in runs],
         [],
         name="all runs",
+        tall=True,
     )
 
 
@@ -38,10 +39,10 @@ def _line(run: Run, columns: Sequence[str]) -> Markup:
     return element(
         "tr",
         element("th", name, *stamps, scope="row"),
-        element("td", run.category),
+        element("td", run.category, class_="text"),
         element("td", str(run.seed), data_order=run.seed),
-        element("td", run.status, class_=None if run.status == "done" else "undone"),
-        element("td", run.started[:16].replace("T", " ")),
+        element("td", run.status, class_="text" if run.status == "done" else "text undone"),
+        element("td", run.started[:10], class_="text", title=run.started, data_order=run.started),
         *(
             element("td", "–" if v is None else f"{v:.3f}", data_order=NOTHING if v is None else round(v, 9))
             for v in values

@@ -7,6 +7,7 @@ from anomaly_lab.report.found import Found
 from anomaly_lab.report.tables import Table, repeated, shared_settings
 from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, otherwise, outdated_in, printed_in
 
+NAMED = 5  # runs with the same doubt
 PROCEDURAL = "procedural"  # in the words of a run about textures that are no photographs
 
 
@@ -43,3 +44,14 @@ def on_failures(all_found: Found) -> Iterator[str]:
     """Yield why runs failed, and which cannot be read."""
     yield from (f"failed: {run.path}: {run.error}" for run in all_found.runs if run.error)
     yield from (f"not read: {line}" for line in all_found.unreadable)
+
+
+def doubts(all_found: Found) -> Iterator[str]:
+    """Yield what makes the numbers of single runs doubtful, each doubt once with the runs that have it."""
+    by_doubt: dict[str, list[str]] = {}
+    for run in all_found.runs:
+        for line in run.doubts:
+            by_doubt.setdefault(line, []).append(f"{run.model} on {run.category}, seed {run.seed}")
+    for line, names in by_doubt.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        yield f"{line} ({'; '.join(names[:NAMED])}{more})"

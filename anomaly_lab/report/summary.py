@@ -106,9 +106,12 @@ def heading(column: Column) -> list[Markup]:
     if column.reduced:
         title = "a shortened recipe, which no paper had"
         parts.append(element("span", REDUCED, class_="stamp", title=title))
-    settings = [f"{key}={value}" for key, value in column.settings if value != RECIPES]
-    settings += [f"tag={column.tag}"] if column.tag else []
-    return [*parts, *(element("span", text, class_="setting") for text in settings)]
+    known = [(key, value) for key, value in column.settings if value != RECIPES]
+    lasts = [key.rpartition(".")[2] for key, _ in known]
+    for (key, value), last in zip(known, lasts, strict=True):
+        text = f"{last if lasts.count(last) == 1 else key}={value}"
+        parts.append(element("span", text, class_="setting", title=f"{key}={value}"))
+    return [*parts, *([element("span", f"tag={column.tag}", class_="setting")] if column.tag else [])]
 
 
 def boxed(
@@ -118,14 +121,15 @@ def boxed(
     foot: Sequence[Markup],
     *,
     name: str,
-    **attributes: str,
+    tall: bool = False,
 ) -> Markup:
-    """Return a sortable table in a box of its own, which scrolls where the page is narrow."""
+    """Return a sortable table in a box of its own, which scrolls where it is too wide, or ``tall``."""
     parts = [caption, element("thead", head), element("tbody", *body)]
     if foot:
         parts.append(element("tfoot", *foot))
     table = element("table", *parts, class_="sortable")
-    return element("div", table, class_="box", tabindex="0", role="region", aria_label=name, **attributes)
+    kind = "box tall" if tall else "box"
+    return element("div", table, class_=kind, tabindex="0", role="region", aria_label=name)
 
 
 def _over_all(table: Table, column: Column) -> TableCell | None:

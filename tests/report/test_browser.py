@@ -193,5 +193,8 @@ def test_in_the_dark_tables_are_dark(fresh):
 
 def test_a_link_to_a_run_opens_its_config(fresh):
     fresh.value("document.querySelector('#runs tbody th a').click()")
-    fresh.until("document.querySelector('#runs details[open]') !== null")
-    assert "image_size" in fresh.value("document.querySelector('#runs details[open] pre').textContent")
+    node = "document.getElementById(location.hash.slice(1))"
+    fresh.until(f"location.hash && {node}.open")
+    assert fresh.value(f"{node}.querySelector('pre').checkVisibility()")
+    assert "image_size" in fresh.value(f"{node}.querySelector('pre').textContent")
+    assert fresh.value("document.querySelectorAll('.records > details[open]').length") == 1

@@ -10,7 +10,9 @@ from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import found
 from anomaly_lab.report.markup import data, element
 from anomaly_lab.report.page import Content, page
-from anomaly_lab.report.tables import tables
+from anomaly_lab.report.remarks import doubts
+from anomaly_lab.report.summary import heading
+from anomaly_lab.report.tables import Column, tables
 from anomaly_lab.runs.papers import paper_tables
 from tests.report.folders import kept
 from tests.support.fake_runs import fake_runs
@@ -108,6 +110,29 @@ def test_failed_and_unreadable_runs_stand_there_with_their_errors(read, fake):
     assert f"not read: {fake}/padim/mvtec/tile/bad/manifest.json: is damaged" in text
     assert f"failed: {fake}/draem/mvtec/bottle" in text
     assert "DataError: gone" in text
+
+
+def test_doubts_stand_once_with_the_runs_that_have_them(tmp_path):
+    for seed in range(7):
+        folder = kept(tmp_path, "padim/own/a", seed, image_auroc=0.5)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps({**manifest, "doubts": ["all alike", f"of {seed}"]}))
+    lines = list(doubts(found(tmp_path)))
+    named = "; ".join(f"padim on a, seed {seed}" for seed in range(5))
+    assert lines[0] == f"all alike ({named} and 2 more)"
+    assert lines[1:3] == [f"of {seed} (padim on a, seed {seed})" for seed in (0, 1)]
+    text = "".join(Reader(paged(tmp_path)).text)
+    assert lines[0] in text
+
+
+def test_a_setting_has_its_last_word_where_no_other_ends_alike():
+    short = heading(Column("prff_small", (("model.a.iterations", "1"),), ""))
+    assert "".join(short).count(">iterations=1<") == 1
+    assert ">reduced<" in "".join(short)
+    alike = "".join(heading(Column("prff", (("model.a.width", "1"), ("model.b.width", "2")), "old")))
+    assert ">model.a.width=1<" in alike
+    assert ">tag=old<" in alike
+    assert "reduced" not in alike
 
 
 def test_what_is_left_out_is_said(read):

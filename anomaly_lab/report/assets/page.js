@@ -102,7 +102,7 @@
         symbol: kind === "" ? "circle" : SYMBOLS[place % SYMBOLS.length], line: {width: 0.5, color: css("--paper")},
       },
     }));
-    const shape = layout("", "");
+    const shape = layout("", "", {legend: {orientation: "h", y: -0.04, yanchor: "top"}});
     for (const axis of [shape.xaxis, shape.yaxis]) Object.assign(axis, {showticklabels: false, showgrid: false});
     draw(node, traces, shape);
   }
@@ -229,7 +229,9 @@
   addEventListener("beforeprint", () => waiting().forEach(show));
   function opened() {
     const found = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    if (found && found.tagName === "DETAILS") found.open = true;
+    if (!found || found.tagName !== "DETAILS") return;
+    for (let node = found; node; node = node.parentElement.closest("details")) node.open = true;
+    found.scrollIntoView();
   }
   addEventListener("hashchange", opened);
   opened();
