@@ -26,8 +26,9 @@ def compared(tables: Sequence[Table]) -> list[Markup]:
         if found is not None:
             title = element("h3", f"{table.data}, {table.metric}")
             notes = [element("p", line, class_="note") for line in said(found)]
-            plot = [] if found.critical is None else [_boxed_plot(found, found.critical, table)]
-            parts.append(element("div", title, *notes, *plot, _pairs(found, table), **filters(table)))
+            critical = found.critical
+            told = [] if critical is None else [_boxed_plot(found, critical, table), _pairs(found, table)]
+            parts.append(element("div", title, *notes, *told, **filters(table)))
     if not parts:
         return []
     about = (
@@ -43,14 +44,15 @@ def said(found: Ranked) -> Iterator[str]:
     tests = len(found.pairs)
     counted = f"{found.categories} categories, {len(found.columns)} methods"
     if found.critical is None:
-        yield f"{counted}: too many for a plot of ranks, which takes {MOST}."
+        yield f"{counted} are too many: at most {MOST} are compared, so report a folder of fewer."
     else:
         yield f"{counted}: average ranks less than {found.critical:.2f} apart do not differ."
-    if found.categories < found.needed:
-        yield (
-            f"No p values: of {tests} {'pair' if tests == 1 else 'pairs'} none can come to {LEVEL:g} with "
-            f"fewer than {found.needed} categories."
-        )
+        if found.categories < found.needed:
+            pairs = "pair" if tests == 1 else "pairs"
+            yield (
+                f"No p values: of {tests} {pairs} none can come to {LEVEL:g} with "
+                f"fewer than {found.needed} categories."
+            )
     if few := found.left_out[:SHOWN]:
         names = ", ".join(brief(column) for column in few)
         rest = len(found.left_out) - len(few)

@@ -21,7 +21,7 @@ SAID = {
 }
 MOST = 24  # pictures of the best and the worst, and as many side by side
 ROWS = 6  # methods side by side on an image
-BYTES = 9 * 2**20  # of all pictures, as the page has them
+BYTES = 7 * 2**19  # of the best and the worst as the page has them, and as many side by side
 PIXELS = 2**24  # of a picture; a run writes far smaller ones
 QUALITY = 80
 

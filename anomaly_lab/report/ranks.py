@@ -47,6 +47,7 @@ class Ranked(NamedTuple):
         ranks: their average ranks over the categories; 1 is best, ties share.
         left_out: columns that miss a category, or of which a run is not done.
         needed: so many categories it takes before any pair can come to `LEVEL` after Holm's correction.
+        pairs: every two of them; none beyond `MOST` methods.
         critical: average ranks that lie less apart do not differ, by Nemenyi; None beyond `MOST` methods.
     """
 
@@ -78,15 +79,12 @@ def ranked(table: Table) -> Ranked | None:
     order = sorted(range(len(whole)), key=lambda place: (ranks[place], whole[place]))
     columns = [whole[place] for place in order]
     count = len(table.categories)
-    tests = len(columns) * (len(columns) - 1) // 2
-    needed = fewest(tests)
-    raw = [wilcoxon(values[a], values[b]) for a, b in combinations(columns, 2)]
-    corrected: Sequence[float | None] = holm(raw) if count >= needed else [None] * tests
-    pairs = [
-        _pair(a, b, values[a], values[b], p)
-        for (a, b), p in zip(combinations(columns, 2), corrected, strict=True)
-    ]
     k = len(columns)
+    needed = fewest(k * (k - 1) // 2)
+    two = list(combinations(columns, 2)) if k <= MOST else []
+    raw = [wilcoxon(values[a], values[b]) for a, b in two]
+    corrected: Sequence[float | None] = holm(raw) if count >= needed else [None] * len(two)
+    pairs = [_pair(a, b, values[a], values[b], p) for (a, b), p in zip(two, corrected, strict=True)]
     critical = CRITICAL[k - 2] * math.sqrt(k * (k + 1) / (6 * count)) if k <= MOST else None
     left_out = [column for column in table.columns if column not in whole]
     return Ranked(columns, [ranks[place] for place in order], count, pairs, left_out, needed, critical)

@@ -10,7 +10,7 @@ from anomaly_lab.report.tables import value_of
 from anomaly_lab.report.texts import REDUCED
 from anomaly_lab.runs.reading import read_text
 
-BYTES = 6 * 2**20  # of all configs and manifests together
+BYTES = 4 * 2**20  # of all configs and manifests together
 FILES = ("config.yaml", "manifest.json")
 HEAD = ("run", "category", "seed", "status", "begun")
 

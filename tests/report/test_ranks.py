@@ -125,3 +125,12 @@ def test_the_plot_has_every_method_at_its_rank_and_a_bar_over_those_alike(tmp_pa
     assert texts[4] == "critical difference 1.66"
     assert texts[5:] == ["padim 1.00", "nearest 2.00", "3.00 mlff", "4.00 draem&lt;b&gt;"]
     assert len(re.findall(r'class="group"', svg)) == 3
+
+
+def test_of_many_methods_not_every_two_are_compared(tmp_path):
+    (table,) = filled(tmp_path, [f"m{number:02}" for number in range(21)], 2)
+    made = ranked(table)
+    assert (len(made.columns), list(made.pairs), made.critical) == (21, [], None)
+    text = "".join(compared([table]))
+    assert "2 categories, 21 methods are too many: at most 20 are compared" in text
+    assert "<svg" not in text

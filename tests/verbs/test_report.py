@@ -8,7 +8,9 @@ import pytest
 
 from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.verbs.report import work
+from tests.bench.bench_report import cost
 from tests.report.folders import kept
+from tests.support.fake_runs import fake_runs
 from tests.support.runs import asked
 
 
@@ -84,3 +86,17 @@ assert not {{"torch", "lightning", "timm"}} & sys.modules.keys()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tables" / "report.md").exists()
+
+
+@pytest.mark.long
+def test_five_hundred_runs_fit_into_a_small_page_and_little_memory(tmp_path):
+    """What it takes in time is measured by tests/bench: here others may share the processor."""
+    assert len(fake_runs(tmp_path, 500)) == 500
+    broken = tmp_path / "padim" / "mvtec" / "tile" / "run-0-seed0"
+    broken.mkdir(parents=True)
+    (broken / "manifest.json").write_text('{"seed": ')
+    _, peak = cost(tmp_path)
+    assert peak < 300  # MiB
+    page = tmp_path / ".report" / "report.html"
+    assert page.stat().st_size < 20e6
+    assert f"not read: {broken}/manifest.json: is damaged" in page.read_text()
