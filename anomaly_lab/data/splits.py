@@ -31,6 +31,16 @@ def without_mask(test: Sequence[ImageRecord]) -> list[Path]:
 
 def fingerprint(roles: Roles) -> str:
     """Return 16 hex digits over content, name and role of every file. DataError: one cannot be read."""
+    return _hashed(_lines(roles))
+
+
+def content(roles: Roles) -> str:
+    """Return the same over what no seed changes: which of the normals are held out does not count."""
+    merged = {"train": [*roles["train"], *roles["normal"]], "test": roles["test"]}
+    return _hashed(sorted(_lines(merged)))
+
+
+def _lines(roles: Roles) -> list[str]:
     files = [
         (role, record.label, path)
         for role, records in roles.items()
@@ -39,8 +49,11 @@ def fingerprint(roles: Roles) -> str:
         if path
     ]
     digests = content_hashes([path for *_, path in files])
-    lines = (
+    return [
         f"{role} {label} {path.name} {digest}"
         for (role, label, path), digest in zip(files, digests, strict=True)
-    )
+    ]
+
+
+def _hashed(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]

@@ -14,7 +14,8 @@ from anomaly_lab.runs.reading import one_line
 Status = Literal["done", "failed", "unfinished"]
 CATEGORY = "data.category"  # names what is measured, not how
 SMALL = "_small"  # how the names of reduced recipes end
-MADE_FROM = ("data_fingerprint", "synthesis_source", "weights", "own_code")
+# What makes runs comparable. Which normals are held out, and so the fingerprint, follows the seed.
+MADE_FROM = ("data_content", "synthesis_source", "weights", "own_code")
 
 
 @final

@@ -10,6 +10,7 @@ from typing import Any, Self, final
 
 from anomaly_lab.backbones.weights import weights_identity
 from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.splits import content
 
 
 @final
@@ -22,6 +23,7 @@ class Identity:
         training_hash: of all that the weights depend on: they are neither gone on with nor shared if any of
             it differs.
         data_fingerprint, synthesis_source, weights, own_code: what the run is made from besides its config.
+        data_content: of the data without what a seed changes, which images are held out; alike for all seeds.
     """
 
     config_hash: str
@@ -31,6 +33,7 @@ class Identity:
     synthesis_source: str
     weights: list[str]
     own_code: dict[str, str]  # of each module outside this package that the config names, a hash of its file
+    data_content: str
 
     @classmethod
     def of(
@@ -61,7 +64,7 @@ class Identity:
         }
         training = json.dumps([recipe_hash, seed, made_from]).encode()
         training_hash = hashlib.sha256(training).hexdigest()
-        return cls(config_hash, training_hash, seed, **made_from)
+        return cls(config_hash, training_hash, seed, **made_from, data_content=content(data.roles))
 
     @property
     def made_from(self) -> dict[str, Any]:
@@ -77,5 +80,5 @@ class Identity:
 def _code_hash(module: str) -> str:
     """Return 16 hex digits of the file that a module was imported from; what that imports does not count."""
     file = sys.modules[module].__file__
-    content = Path(file).read_bytes() if file else b""
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+    source = Path(file).read_bytes() if file else b""
+    return hashlib.blake2b(source, digest_size=8).hexdigest()

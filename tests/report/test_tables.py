@@ -113,7 +113,7 @@ def test_runs_on_different_data_are_no_seeds_of_one(tmp_path):
     for seed, fingerprint in ((0, "a"), (1, "b")):
         folder = kept(tmp_path, "padim/folder/parts", seed, image_auroc=0.9)
         file = folder / "manifest.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"data_fingerprint": fingerprint}))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"data_content": fingerprint}))
     kept(tmp_path, "nearest/folder/parts", image_auroc=0.5)
     cells = {column.model: cell for (_, column), cell in only(tmp_path).cells.items()}
     assert (cells["padim"].by_seed, cells["padim"].mixed, cells["nearest"].mixed) == ({}, True, False)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from anomaly_lab.errors import RunError
+from anomaly_lab.report.found import Run
+from anomaly_lab.report.tables import configurations, tables
 from tests.runs.small_runs import control, manifest
 from tests.support.runs import ran
 from tests.support.trees import mvtec_tree, write_png
@@ -46,3 +48,17 @@ def test_the_training_hash_is_of_recipe_seed_and_data(tree, tmp_path):
     found = [manifest(path)["training_hash"] for path in [*paths, ran(tmp_path / "e", *control(tree))[1]]]
     assert found[0] == found[1]
     assert len(set(found)) == 4
+
+
+def test_seeds_that_hold_out_other_images_are_of_the_same_content(tree, tmp_path):
+    """Else no report would put them into one cell."""
+    seeds = [ran(tmp_path, *control(tree), "data.holdout=0.4", f"seed={seed}")[1] for seed in (0, 1)]
+    first, second = (manifest(path) for path in seeds)
+    assert first["data_fingerprint"] != second["data_fingerprint"]
+    assert first["data_content"] == second["data_content"]
+    columns = configurations([Run.of(path) for path in seeds])
+    (table, *_) = tables([Run.of(path) for path in seeds], ["image_auroc"])
+    assert len(table.cells[("part", columns[seeds[0]])].by_seed) == 2
+    write_png(tree / "part" / "train" / "good" / "extra.png", np.full((64, 64, 3), 7, np.uint8))
+    other = manifest(ran(tmp_path, *control(tree), "data.holdout=0.4", "seed=2")[1])
+    assert other["data_content"] != first["data_content"]

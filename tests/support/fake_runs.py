@@ -124,6 +124,7 @@ def _manifest(plan: Plan, digest: str) -> dict[str, Any]:
         "training_hash": digest * 8,
         "seed": plan.seed,
         "data_fingerprint": "304ec43604c4a660",
+        "data_content": "304ec43604c4a660",
         "synthesis_source": None,
         "weights": [],
         "differs": {"data.category": plan.category, **plan.differs},
