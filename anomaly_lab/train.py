@@ -24,8 +24,8 @@ from anomaly_lab.runs.recording import Finished, early_failures_kept, finished, 
 from anomaly_lab.runs.reuse import trained_once
 from anomaly_lab.runs.shortage import one_line
 from anomaly_lab.training.fitting import Place, fit, prepared
-from anomaly_lab.training.loggers.base import Mirror
-from anomaly_lab.training.plan import check_together, introduced, planned
+from anomaly_lab.training.loggers.mirrors import Mirrors
+from anomaly_lab.training.plan import check_together, introduced, planned, sizes
 from anomaly_lab.training.settings import TrainerSettings
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ class Parts(NamedTuple):
 
     trainer: TrainerSettings  # not yet a trainer: `prepared` makes that
     evaluation: EvaluationSettings
-    logger: Mirror
     data: AnomalyDataModule
 
 
@@ -47,10 +46,12 @@ def run(asked: Composition) -> Finished:
     checked = Checked.of(cfg, cfg.get("allow") or (), asked.recipe, asked.typed)
     directory = RunDirectory.of(asked.folder, cfg.tag, checked.config_hash, cfg.seed)
     with early_failures_kept(directory, asked.described(checked.differs), keep=asked.sweeping):
-        return once(asked, checked, directory)
+        mirrors = Mirrors(built(cfg.logger), directory, checked.config, asked.choices, asked.group)
+        with mirrors.failing_early():
+            return once(asked, checked, directory, mirrors)
 
 
-def once(asked: Composition, checked: Checked, directory: RunDirectory) -> Finished:
+def once(asked: Composition, checked: Checked, directory: RunDirectory, mirrors: Mirrors) -> Finished:
     """Do the run of a directory, unless it was done."""
     cfg = asked.cfg
     parts = Parts(*(built(cfg[part]) for part in Parts._fields))
@@ -70,13 +71,13 @@ def once(asked: Composition, checked: Checked, directory: RunDirectory) -> Finis
             manifest |= parts.data.described()
             config = OmegaConf.to_yaml(cfg, resolve=True)
             with recording(directory, config, asked.overrides, manifest, resume=cfg.resume):
-                fit_and_test(parts, method, directory, identity, checked.config)
+                fit_and_test(parts, method, directory, identity, mirrors)
     return finished(directory, before=not begins)
 
 
 @one_line()
 def fit_and_test(
-    parts: Parts, method: Any, directory: RunDirectory, identity: Identity, config: dict[str, Any]
+    parts: Parts, method: Any, directory: RunDirectory, identity: Identity, mirrors: Mirrors
 ) -> None:
     """Train, unless the weights are there; then test, evaluate, keep and draw."""
     data = parts.data
@@ -85,9 +86,9 @@ def fit_and_test(
     if data.reference is not None:
         directory.write_arrays("reference.npz", {"image": data.reference})
     place = Place(directory, identity.training_hash, identity.seed)
-    with trained_once(*place[:2]), parts.logger.opened(directory.path, config) as dashboards:
+    with trained_once(*place[:2]), mirrors.opened(sizes(method)) as loggers:
         collector = Collector(data, parts.evaluation)
-        trainer = prepared(parts.trainer, method, place, [collector], dashboards)
+        trainer = prepared(parts.trainer, method, place, [collector], loggers)
         fit(trainer, method, data, place)
         predictor = Predictor.of(trainer, method)
         scored = collector.collect(trainer, method, predictor)
@@ -95,6 +96,5 @@ def fit_and_test(
         cells = robustness(predictor, data.test, data.batch_size) if parts.evaluation.poison else []
         numbers.metrics.update(poison_metrics(cells))
         record(directory, scored, numbers, cells)
-        draw(directory, data.test, scored, numbers, predictor, parts.evaluation)
-        for dashboard in dashboards:
-            dashboard.log_metrics(numbers.metrics, step=trainer.global_step)
+        pictures = draw(directory, data.test, scored, numbers, predictor, parts.evaluation)
+        mirrors.show(numbers.metrics, trainer.global_step, pictures)

@@ -29,6 +29,14 @@ class ImageRecord(NamedTuple):
     defect: str  # the folder's name, "good" for a normal image
 
 
+class Picture(NamedTuple):
+    """A picture of a run, as drawn."""
+
+    file: Path
+    series: str  # alike for pictures that are looked at one after the other
+    caption: str  # a line
+
+
 class TrainBatch(NamedTuple):
     """A training batch; it carries no label to peek at."""
 

@@ -22,7 +22,12 @@ ELSEWHERE = {
     "trainer.accelerator": "is called trainer.device here: auto, cpu, cuda or mps",
     "trainer.devices": "is one a run: trainer.device=auto, cpu, cuda or mps; several runs are a sweep (-m)",
     "trainer.default_root_dir": "is called runs here: runs=FOLDER",
-    "trainer.logger": "is called logger here: csv, tensorboard or wandb",
+    "trainer.logger": "is called logger here: csv, tensorboard, wandb, mlflow, or a list of them",
+    "logger.project": "is called logger.wandb.project here: each logger has keys of its own",
+    "logger.entity": "is called logger.wandb.entity here: each logger has keys of its own",
+    "logger.group": "is called logger.wandb.group here: each logger has keys of its own",
+    "logger.mode": "is called logger.wandb.mode here: each logger has keys of its own",
+    "logger.tags": "is called logger.wandb.tags here: each logger has keys of its own",
     "data.num_workers": "is called data.workers here",
     "data.data_dir": "is called data.root here",
     "data.train_batch_size": "is called data.batch_size here; it serves training and testing",
@@ -108,6 +113,9 @@ def _check_words(overrides: Sequence[str]) -> None:
             raise ConfigError(f"{known} {ELSEWHERE[known]}")
         if name == "experiment" and "," in value:
             raise ConfigError("experiment: each is a sweep of its own; give one at a time")
+        if name == "logger" and (value == "many_loggers" or re.match(r"[^\[]+,", value)):
+            several = value if "," in value else "wandb,tensorboard"
+            raise ConfigError(f"logger={value}: several are a list here: 'logger=[{several}]'")
 
 
 def keep_path(argument: str) -> str:

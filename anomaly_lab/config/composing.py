@@ -32,6 +32,7 @@ class Composition(NamedTuple):
     overrides: list[str]  # as they were given
     sweeping: bool  # whether it is one job of several
     compose_recipe: Callable[[], DictConfig]
+    group: str | None = None  # the experiment's name, or the time of the sweep
 
     @property
     def recipe(self) -> DictConfig:
@@ -104,9 +105,17 @@ def _experiment(file: Path, stamp: int) -> Any:  # noqa: ARG001 - edited, it is 
 
 
 def _composition(cfg: DictConfig, hydra: DictConfig, recipe: Callable[[], DictConfig]) -> Composition:
-    choices = {group: hydra.runtime.choices[group] for group in GROUPS}
-    given = list(hydra.overrides.task)
-    return Composition(cfg, choices, given, hydra.mode == RunMode.MULTIRUN, recipe)
+    chosen = dict(hydra.runtime.choices)
+    chosen.setdefault("logger", ",".join(cfg.get("logger", ())))  # Hydra keeps no choice of several options
+    if several := [group for group in GROUPS if group not in chosen]:
+        way_out = f"to run several: -m {several[0]}=A,B"
+        raise ConfigError(f"{several[0]}: takes one option, not a list; {way_out}")
+    choices = {group: chosen[group] for group in GROUPS}
+    sweeping = hydra.mode == RunMode.MULTIRUN
+    stamp = Path(hydra.sweep.dir).name if sweeping else None
+    experiment = chosen.get("experiment")
+    group = stamp if experiment in {None, "null"} else experiment
+    return Composition(cfg, choices, list(hydra.overrides.task), sweeping, recipe, group)
 
 
 def _recipe(hydra: DictConfig) -> DictConfig:

@@ -3,7 +3,7 @@
 What stands below a ``_target_`` is checked against the signature of what it names.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -44,4 +44,4 @@ class Frame:
     model: AnomalyMethod
     data: AnomalyDataModule
     trainer: TrainerSettings
-    logger: Annotated[Mirror, SAME_RUN]
+    logger: Annotated[Mapping[str, Mirror], SAME_RUN]

@@ -9,6 +9,7 @@ from anomaly_lab.pictures.embedding import draw_embedding
 from anomaly_lab.pictures.figures import draw_curves
 from anomaly_lab.pictures.overlays import draw_copies, draw_overlays
 from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.types import Picture
 
 
 def draw(
@@ -18,13 +19,13 @@ def draw(
     numbers: Numbers,
     predictor: Predictor,
     how: EvaluationSettings,
-) -> None:
+) -> list[Picture]:
     """Draw curves, embeddings, overlays, and poisoned copies where they were scored; none with overlays=0."""
-    if how.overlays:
-        if "poisoned_image_auroc" in numbers.metrics:
-            draw_copies(directory, test)
-        draw_curves(directory, numbers)
-        if scored.embedding is not None:
-            draw_embedding(directory, scored.records, scored.embedding)
-        threshold = numbers.metrics.get("threshold")
-        draw_overlays(directory, test, scored.scores, predictor, threshold, how.overlays)
+    if not how.overlays:
+        return []
+    pictures = draw_copies(directory, test) if "poisoned_image_auroc" in numbers.metrics else []
+    pictures += draw_curves(directory, numbers)
+    if scored.embedding is not None:
+        pictures += draw_embedding(directory, scored.records, scored.embedding)
+    threshold = numbers.metrics.get("threshold")
+    return pictures + draw_overlays(directory, test, scored.scores, predictor, threshold, how.overlays)

@@ -10,7 +10,7 @@ import numpy as np
 from anomaly_lab.pictures.figures import GREY, INK, WIDTH
 from anomaly_lab.pictures.sheets import drawn, png
 from anomaly_lab.runs.directory import RunDirectory
-from anomaly_lab.types import ImageRecord
+from anomaly_lab.types import ImageRecord, Picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,18 +21,25 @@ DEFECT_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e
 DEFECT_MARKERS = "^sDvP*XphH<>"  # 12 markers and 7 colours: 84 defects look different
 
 
-def draw_embedding(directory: RunDirectory, records: list[ImageRecord], embedding: np.ndarray) -> None:
-    """Write figures/tsne.png and tsne.csv of the (N, D) float32 embeddings of N test images."""
+def draw_embedding(
+    directory: RunDirectory, records: list[ImageRecord], embedding: np.ndarray
+) -> list[Picture]:
+    """Write figures/tsne.png and tsne.csv of the (N, D) float32 embeddings of N test images.
+
+    Returns:
+        the picture; none of fewer than five images.
+    """
     if len(records) < FEWEST:
         log.info("no figures/tsne.png: %d test images are fewer than %d", len(records), FEWEST)
-        return
+        return []
     points = _last_tsne(embedding.tobytes(), embedding.shape[1])
     pairs = zip(records, points.tolist(), strict=True)
     rows = [(record.image.as_posix(), record.defect, int(record.label), *point) for record, point in pairs]
     directory.write_table("figures/tsne.csv", ("path", "defect", "label", "x", "y"), rows)
-    figure = scatter_figure(points, records, " / ".join(directory.path.parts[-4:]))
+    title = " / ".join(directory.path.parts[-4:])
     with directory.replacing("figures/tsne.png") as file:
-        file.write_bytes(png(drawn(figure)))
+        file.write_bytes(png(drawn(scatter_figure(points, records, title))))
+    return [Picture(directory.path / "figures" / "tsne.png", "tsne", title)]
 
 
 @lru_cache(maxsize=1)

@@ -8,11 +8,13 @@ import numpy as np
 from anomaly_lab.evaluation.evaluate import Numbers
 from anomaly_lab.pictures.sheets import drawn, png
 from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.types import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+CURVES = "roc_pr"
 WIDTH = 9.0  # inches of a picture, of 150 pixels each: its words are readable at 900 pixels, too
 GREY = "#8a8a8a"
 INK = "#262626"
@@ -42,12 +44,14 @@ PANELS = (
 )
 
 
-def draw_curves(directory: RunDirectory, numbers: Numbers) -> None:
-    """Write figures/roc_pr.png, if there is a curve."""
-    if numbers.curves:
-        title = " / ".join(directory.path.parts[-4:])
-        with directory.replacing("figures/roc_pr.png") as file:
-            file.write_bytes(png(drawn(curves_figure(numbers.curves, numbers.metrics, title))))
+def draw_curves(directory: RunDirectory, numbers: Numbers) -> list[Picture]:
+    """Write and return figures/roc_pr.png, if there is a curve."""
+    if not numbers.curves:
+        return []
+    title = " / ".join(directory.path.parts[-4:])
+    with directory.replacing(f"figures/{CURVES}.png") as file:
+        file.write_bytes(png(drawn(curves_figure(numbers.curves, numbers.metrics, title))))
+    return [Picture(directory.path / "figures" / f"{CURVES}.png", CURVES, title)]
 
 
 def curves_figure(curves: Mapping[str, np.ndarray], metrics: Mapping[str, float], title: str) -> "Figure":

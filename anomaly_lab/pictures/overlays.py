@@ -11,7 +11,7 @@ from anomaly_lab.evaluation.predictor import Predictor
 from anomaly_lab.evaluation.robustness import SEVERITIES, copied
 from anomaly_lab.pictures.sheets import colour, heated, outline, png, sheet, uint8
 from anomaly_lab.runs.directory import RunDirectory
-from anomaly_lab.types import Prediction
+from anomaly_lab.types import Picture, Prediction
 
 
 def draw_overlays(
@@ -21,8 +21,8 @@ def draw_overlays(
     predictor: Predictor,
     threshold: float | None,
     count: int,
-) -> None:
-    """Write maps/*.png: input, what the method adds (a reconstruction), anomaly map, ground truth.
+) -> list[Picture]:
+    """Write and return maps/*.png: input, what the method adds (a reconstruction), anomaly map, ground truth.
 
     Half of ``count`` are misses (anomalous images of the lowest score, normal ones of the highest in turn),
     half hits (anomalous, from the highest score down).
@@ -37,11 +37,12 @@ def draw_overlays(
     """
     chosen = choose(scores, np.array([record.label for record in test.records]), count)
     if not chosen:
-        return
+        return []
     images = [test.images[row] for _, row in chosen]
     prediction = predictor(images)
     extra = predictor.panels(images)
     scale = (prediction.anomaly_map.median().item(), prediction.anomaly_map.max().item())
+    pictures = []
     limit = "" if threshold is None else f", threshold {threshold:.4g}"
     for position, (kind, row) in enumerate(chosen):
         panels: dict[str, np.ndarray] = {"input": test.images[row]}
@@ -52,8 +53,11 @@ def draw_overlays(
         record = test.records[row]
         stem = re.sub(r"[^\w.-]", "_", shortened(f"{record.defect}-{record.image.stem}", 100))
         title = f"{kind}  {record.defect}/{record.image.name}  score {scores[row]:.4g}{limit}"
-        with directory.replacing(f"maps/{position:02d}-{kind}-{stem}.png") as file:
+        name = f"{position:02d}-{kind}-{stem}.png"
+        with directory.replacing(f"maps/{name}") as file:
             file.write_bytes(png(sheet(title, panels)))
+        pictures.append(Picture(directory.path / "maps" / name, "maps", title))
+    return pictures
 
 
 def _map_and_truth(
@@ -90,7 +94,7 @@ def choose(scores: np.ndarray, labels: np.ndarray, count: int) -> list[tuple[str
     return misses + [("highest-defective", row) for row in hits[: count - len(misses)]]
 
 
-def draw_copies(directory: RunDirectory, test: Split) -> None:
+def draw_copies(directory: RunDirectory, test: Split) -> list[Picture]:
     """Write maps/poison.png: a good test image, clean and as the method saw its copies, a line a family."""
     row = int(np.argmin([record.label for record in test.records]))
     image = test.images[row]
@@ -100,3 +104,5 @@ def draw_copies(directory: RunDirectory, test: Split) -> None:
         lines.append(sheet(f"{family}: {test.records[row].image.name}", {"clean": image} | copies))
     with directory.replacing("maps/poison.png") as file:
         file.write_bytes(png(np.concatenate(lines)))
+    caption = f"what the method saw of {test.records[row].image.name}, a line a family"
+    return [Picture(directory.path / "maps" / "poison.png", "poison", caption)]

@@ -28,9 +28,13 @@ class RunDirectory:
         """Return the directory of a run; ``place`` is RUNS/MODEL/DATA/CATEGORY."""
         return cls(place / f"{tag}-{config_hash[:8]}-seed{seed}")
 
+    def json(self, name: str) -> dict[str, Any]:
+        """Return a JSON file, empty if there is none. RunError: it is damaged."""
+        return read_json(self.path / name)
+
     def manifest(self) -> dict[str, Any]:
         """Return manifest.json, empty if there is none."""
-        return read_json(self.path / "manifest.json")
+        return self.json("manifest.json")
 
     def note(self, **facts: Any) -> None:
         """Add facts to manifest.json."""

@@ -35,15 +35,20 @@ def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
     )
 
 
+def sizes(method: AnomalyMethod) -> tuple[int, int]:
+    """Return how many parameters a method has, and how many of them learn by gradients."""
+    parameters = list(method.parameters())
+    learning = (parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return sum(parameter.numel() for parameter in parameters), sum(learning)
+
+
 def introduced(method: AnomalyMethod, size: tuple[int, int], notes: Iterable[str] = ()) -> str:
     """Return a line on what is to be trained: its size, how much of it learns, on what, for how long.
 
     What else is to be said before a training, the notes, follows in lines of its own.
     """
-    parameters = list(method.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
-    learning = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    megabytes = sum(parameter.numel() * parameter.element_size() for parameter in parameters) / 1e6
+    total, learning = sizes(method)
+    megabytes = sum(one.numel() * one.element_size() for one in method.parameters()) / 1e6
     share = f"{learning / total:.0%} of them trainable" if total else "nothing to train by gradients"
     plan = method.plan
     length = f"{plan.steps} steps" if method.automatic_optimization else f"a fit over {plan.steps} batches"

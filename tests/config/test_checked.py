@@ -274,7 +274,13 @@ BASE = ("model=draem_small", "data=mvtec", "data.category=part")
 @pytest.mark.parametrize(
     "override",
     [
-        *("logger=wandb", "trainer.device=cpu", "trainer.save_minutes=1", "data.workers=3"),
+        *(
+            "logger=wandb",
+            "logger=[csv,wandb,tensorboard,mlflow]",
+            "trainer.device=cpu",
+            "trainer.save_minutes=1",
+            "data.workers=3",
+        ),
         *(
             "data.memory_gb=1",
             "data.max_megapixels=9",
@@ -299,7 +305,7 @@ def test_keys_that_change_no_result_change_no_hash(override):
 
 def test_no_other_key_is_left_out_of_the_hashes():
     cached = {f"{at}cache.{key}" for at in ("", "model.") for key in ("_target_", "folder", "gigabytes")}
-    wanted = {"seed", "tag", "tags", "runs", "allow", "resume", "retry", "logger._target_", *cached}
+    wanted = {"seed", "tag", "tags", "runs", "allow", "resume", "retry", "logger.csv._target_", *cached}
     wanted |= {"data.root", "data.workers", "data.memory_gb", "data.max_megapixels"}
     wanted |= {"trainer.device", "trainer.save_minutes"}
     textures = {"synthesis.textures_gb", "data.synthesis.textures_gb"}

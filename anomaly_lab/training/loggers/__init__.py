@@ -2,5 +2,6 @@
 
 import os
 
-# W&B tells its makers how it is used, also offline; nothing here goes to the network unasked.
+# Their makers are told how they are used, also offline; nothing here goes to the network unasked.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -3,20 +3,19 @@
 import logging
 import netrc
 import os
-from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 from urllib.parse import urlsplit
 
 import wandb
-from lightning.pytorch.loggers import Logger
 from wandb.wandb_run import Run
 
 from anomaly_lab.errors import RunError
-from anomaly_lab.training.loggers.base import Mirror
+from anomaly_lab.training.loggers.base import Board, Mirror, RunFacts, RunResult
 
 log = logging.getLogger(__name__)
 STEP = "trainer/global_step"  # Lightning's name for the x axis
@@ -25,13 +24,14 @@ STEP = "trainer/global_step"  # Lightning's name for the x axis
 @final
 @dataclass(frozen=True, kw_only=True)
 class Wandb(Mirror):
-    """Opens a W&B run, its files under ``RUN DIRECTORY/wandb``, and finishes it with the body's outcome.
+    """Opens a W&B run, its files under ``RUN DIRECTORY/wandb``, and finishes it with the run's outcome.
 
-    A run taken up again goes on under the W&B id that the first folder there carries in its name. Offline,
-    each part is a folder of its own, and one ``wandb sync`` of them all joins the parts (tried with 0.31).
+    A run taken up again goes on under the same W&B id. Offline, each part is a folder of its own, and one
+    ``wandb sync`` of them all joins the parts (tried with 0.31).
 
     Attributes:
-        project, entity, group, tags: where W&B files the run; ``entity: null`` is the account's own.
+        project, entity, tags: where W&B files the run; ``entity: null`` is the account's own.
+        group: ``auto`` is the experiment's name, or the sweep's, and none for a run alone.
         mode: ``auto`` is what W&B's own settings say (WANDB_MODE), but offline where W&B would ask for a key.
     """
 
@@ -41,54 +41,84 @@ class Wandb(Mirror):
     tags: Sequence[str]
     mode: Literal["auto", "online", "offline", "disabled"]
 
-    @contextmanager
-    def opened(self, path: Path, config: dict[str, Any]) -> Iterator[list[Logger]]:
-        """Give the logger; a body that raises ends the W&B run with exit code 1, which W&B shows as failed.
-
-        Raises:
-            RunError: W&B did not open. Once open, whatever fails at W&B is a warning: the run directory is
-                the record.
-        """
-        run = self._open(path, config)
-        exit_code = 1
+    def opened(self, facts: RunFacts, earlier: str) -> "WandbBoard":
+        """Return the board. RunError: W&B did not open."""
+        keyless = self.mode == "auto" and _would_ask()
+        settings: dict[str, Any] = {
+            "project": self.project,
+            "entity": self.entity,
+            "group": facts.group if self.group == "auto" else self.group,
+            "job_type": facts.choices["model"],
+            "tags": list(self.tags),
+            "mode": "offline" if keyless else None if self.mode == "auto" else self.mode,
+            "id": earlier or _named_by_a_folder(facts.path),
+        }
         try:
-            yield [RunLogger(run)]
-            exit_code = 0
-        finally:
-            _close(run, exit_code)
-
-    def _open(self, path: Path, config: dict[str, Any]) -> Run:
-        earlier = next((path / "wandb").glob("*run-*-*"), None)
-        try:
-            keyless = self.mode == "auto" and _would_ask()
             run = wandb.init(
-                project=self.project,
-                entity=self.entity,
-                group=self.group,
-                tags=list(self.tags),
-                mode="offline" if keyless else None if self.mode == "auto" else self.mode,
-                dir=path,
-                name=path.name,
-                id=earlier.name.rpartition("-")[2] if earlier else None,
+                **settings,
+                dir=facts.path,
+                name=facts.path.name,
                 resume="allow",
-                config=config,
+                config={**facts.config, "choices": dict(facts.choices)},
                 settings=wandb.Settings(
                     silent=True, init_timeout=30, finish_timeout=60, finish_timeout_raises=True
                 ),
             )
             run.define_metric(STEP)
             run.define_metric("*", step_metric=STEP, step_sync=True)
+            run.summary.update(facts.sizes)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise RunError(
-                f"logger=wandb: did not open ({reason}); give logger.mode=offline or logger=csv"
-            ) from error
+            way_out = "give logger.wandb.mode=offline or logger=csv"
+            raise RunError(f"logger=wandb: did not open ({reason}); {way_out}") from error
         if run.offline:
             why = " (it knows no key)" if keyless else ""
-            log.info("W&B: offline%s; to upload: wandb sync %s/wandb/offline-run-*", why, path)
+            log.info("W&B: offline%s; to upload: wandb sync %s/wandb/offline-run-*", why, facts.path)
         elif not run.disabled:
             log.info("W&B: %s", run.url)
-        return run
+        return WandbBoard(run, facts)
+
+
+@final
+class WandbBoard(Board):
+    """A W&B run."""
+
+    def __init__(self, run: Run, facts: RunFacts) -> None:
+        self.run = run
+        self.facts = facts
+
+    @property
+    def known_as(self) -> str:
+        """The id of the W&B run; nothing if W&B is disabled."""
+        return "" if self.run.disabled else str(self.run.id)
+
+    def scalars(self, values: Mapping[str, float], step: int | None) -> None:
+        """Add a row to the run's history; the last value of each metric is its summary."""
+        self.run.log({**values, STEP: step})
+
+    def result(self, result: RunResult) -> None:
+        """Add metrics, seconds, the pictures, and the row that a group's table is made of."""
+        pictures = defaultdict(list)
+        for picture in result.pictures:
+            pictures[picture.series].append(wandb.Image(str(picture.file), caption=picture.caption))
+        row = {**self.facts.labels, **result.metrics}
+        shown: dict[str, Any] = {"per_category": wandb.Table(columns=list(row), data=[list(row.values())])}
+        self.run.log({**result.metrics, **shown, **pictures, "seconds": result.seconds, STEP: result.step})
+
+    def close(self, *, failed: bool) -> None:
+        """Finish the W&B run; exit code 1 is what W&B shows as failed."""
+        try:
+            self.run.finish(int(failed))
+        except Exception:
+            with suppress(Exception):
+                wandb.teardown()  # a dead service would fail the next job, too
+            raise
+
+
+def _named_by_a_folder(path: Path) -> str | None:
+    """Return the id of an earlier part whose process did not get to note it."""
+    earlier = next((path / "wandb").glob("*run-*-*"), None)
+    return earlier.name.rpartition("-")[2] if earlier else None
 
 
 def _would_ask() -> bool:
@@ -101,49 +131,3 @@ def _would_ask() -> bool:
     except (OSError, netrc.NetrcParseError):
         return True
     return not any(keys.authenticators(host) for host in (urlsplit(settings.base_url).netloc, "api.wandb.ai"))
-
-
-def _close(run: Run, exit_code: int) -> None:
-    try:
-        run.finish(exit_code)
-    except Exception as error:
-        log.warning(
-            "W&B did not finish (%s: %s); the run directory has everything", type(error).__name__, error
-        )
-        with suppress(Exception):
-            wandb.teardown()  # a dead service would fail the next job, too
-
-
-@final
-class RunLogger(Logger):
-    """Passes metrics on to a W&B run until that fails.
-
-    Lightning's own logger would take the training with it.
-    """
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.failed = False
-
-    @property
-    def name(self) -> str | None:
-        """The project."""
-        return self.run.project
-
-    @property
-    def version(self) -> str | None:
-        """The id of the W&B run."""
-        return self.run.id
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add a row to the run's history; the last value of each metric is its summary."""
-        if self.failed:
-            return
-        try:
-            self.run.log({**metrics, STEP: step})
-        except Exception as error:
-            self.failed = True
-            log.warning("W&B shows no more of this run (%s: %s); it goes on", type(error).__name__, error)
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Add nothing: the W&B run was opened with the whole config."""
