@@ -32,7 +32,7 @@ class Composition(NamedTuple):
     overrides: list[str]  # as they were given
     sweeping: bool  # whether it is one job of several
     compose_recipe: Callable[[], DictConfig]
-    group: str | None = None  # the experiment's name, or the time of the sweep
+    group: str | None = None  # of a sweep: the experiment's name, the tag if one was given, or the time
 
     @property
     def recipe(self) -> DictConfig:
@@ -112,10 +112,17 @@ def _composition(cfg: DictConfig, hydra: DictConfig, recipe: Callable[[], DictCo
         raise ConfigError(f"{several[0]}: takes one option, not a list; {way_out}")
     choices = {group: chosen[group] for group in GROUPS}
     sweeping = hydra.mode == RunMode.MULTIRUN
-    stamp = Path(hydra.sweep.dir).name if sweeping else None
-    experiment = chosen.get("experiment")
-    group = stamp if experiment in {None, "null"} else experiment
-    return Composition(cfg, choices, list(hydra.overrides.task), sweeping, recipe, group)
+    given = list(hydra.overrides.task)
+    return Composition(cfg, choices, given, sweeping, recipe, _group(cfg, hydra) if sweeping else None)
+
+
+def _group(cfg: DictConfig, hydra: DictConfig) -> str:
+    """Return what the jobs of a sweep have in common; with a tag it is the same when the sweep goes on."""
+    experiment = hydra.runtime.choices.get("experiment")
+    if experiment not in {None, "null"}:
+        return str(experiment)
+    tagged = any(word.startswith("tag=") for word in hydra.overrides.task)
+    return str(cfg.tag) if tagged else Path(hydra.sweep.dir).name
 
 
 def _recipe(hydra: DictConfig) -> DictConfig:

@@ -7,6 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -108,10 +109,11 @@ def explain(error: Exception) -> str:
         if override.count("[") > override.count("]"):
             return f"cannot read {override}; a value with spaces or brackets wants quotes: 'KEY=[a b,c]'"
         return f"cannot read {override}; to give it as text: {typed}; to sweep over values put -m before"
-    if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, word = error.missing_cfg_file.rpartition("/")
+    options = _options(error) if isinstance(error, MissingConfigException) else []
+    if options:
+        group, _, word = error.missing_cfg_file.rpartition("/")  # type: ignore[attr-defined]
         line = f"{group}={word} is no option"
-        choices = [option for option in error.options if option[0] != "_"]
+        choices = [option for option in options if option[0] != "_"]
     elif isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         line = f"{cause.full_key} is no key"
         word = str(cause.key)
@@ -121,6 +123,15 @@ def explain(error: Exception) -> str:
         return re.split(" Config search path:| See https:", line)[0] + given
     close = difflib.get_close_matches(word, choices, 1)
     return f"{line}; did you mean {close[0]}?" if close else f"{line}; there are: {', '.join(choices)}"
+
+
+def _options(error: MissingConfigException) -> list[str]:
+    """Return the options that there are in place of a missing one; of one in a list Hydra says none."""
+    if not error.missing_cfg_file or error.options:
+        return list(error.options or ())
+    group = error.missing_cfg_file.rpartition("/")[0]
+    folders = re.findall(r"path=file://(.+)$", str(error), re.MULTILINE)
+    return sorted(file.stem for folder in folders for file in Path(folder, group).glob("*.yaml") if group)
 
 
 def explained(error: BaseException) -> BaseException:

@@ -44,6 +44,7 @@ class Combinations(Sweeper, ABC):
         """Take what Hydra hands over before a sweep."""
         self.loader: Any = hydra_context.config_loader
         self.config = config
+        str(config.hydra.sweep.dir)  # asked for once: the time in it is kept, and is that of every job
         parts: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function}
         self.doing: Launcher = Plugins.instance().instantiate_launcher(**parts, config=config)
 

@@ -101,7 +101,10 @@ def test_a_list_arrives_as_it_is_typed():
             True,
             "2026-01-02_03-04-05",
         ),
-        (["experiment=demo", "hydra.mode=RUN"], False, "demo"),
+        (["hydra.mode=MULTIRUN", "tag=july"], True, "july"),
+        (["experiment=demo", "tag=july"], True, "demo"),
+        (["experiment=demo", "hydra.mode=RUN"], False, None),
+        (["tag=july"], False, None),
     ],
 )
 def test_the_group_of_a_run_is_its_experiment_or_its_sweep(monkeypatch, overrides, sweeping, group):
