@@ -19,7 +19,16 @@ from tests.support.documents import blocks, commands, pages, photographs, small,
 from tests.support.runs import CHECKOUT
 from tests.support.trees import normal_image, write_png
 
-GUIDES = pages("README.md", "docs/start.md", "docs/data.md", "docs/sweeps.md", "docs/synthesis.md")
+GUIDES = pages(
+    *(
+        "README.md",
+        "docs/start.md",
+        "docs/data.md",
+        "docs/sweeps.md",
+        "docs/dashboards.md",
+        "docs/synthesis.md",
+    )
+)
 EXTEND = CHECKOUT / "docs" / "extend.md"
 
 pytestmark = pytest.mark.long

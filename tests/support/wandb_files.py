@@ -1,10 +1,38 @@
-"""Reading what W&B wrote offline."""
+"""W&B without a server, and reading what it wrote."""
 
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Take W&B's settings and keys away; leave no process of it behind."""
+    import wandb
+
+    for name in filter(lambda name: name.startswith("WANDB_"), list(os.environ)):
+        monkeypatch.delenv(name)
+    places = {f"WANDB_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "CACHE", "DATA")}
+    safe = {
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_CONSOLE": "off",
+        "NETRC": "none",
+    }
+    for name, value in {**places, **safe}.items():
+        monkeypatch.setenv(name, value)
+    wandb.teardown()  # settings are read once
+    yield
+    wandb.teardown()
+    children = [
+        child for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()
+    ]
+    assert not [child for child in children if "wandb" in Path("/proc", child, "cmdline").read_text()]
 
 
 def records(path: Path) -> Iterator[Any]:

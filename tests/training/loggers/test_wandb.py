@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,34 +15,9 @@ import pytest
 from anomaly_lab.errors import RunError
 from tests.support.boards import ADVICE, CONFIG, METRICS, SIZES, STEPS, Line, chosen, drawn, job, mirrors_of
 from tests.support.runs import CHECKOUT, composed
-from tests.support.wandb_files import folders, read
+from tests.support.wandb_files import folders, offline, read  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{advice}") for advice in ADVICE]
-
-
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Take W&B's settings and keys away; leave no process of it behind."""
-    import wandb
-
-    for name in filter(lambda name: name.startswith("WANDB_"), list(os.environ)):
-        monkeypatch.delenv(name)
-    places = {f"WANDB_{name}_DIR": str(tmp_path / name) for name in ("CONFIG", "CACHE", "DATA")}
-    safe = {
-        "WANDB_BASE_URL": "http://127.0.0.1:9",
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_CONSOLE": "off",
-        "NETRC": "none",
-    }
-    for name, value in {**places, **safe}.items():
-        monkeypatch.setenv(name, value)
-    wandb.teardown()  # settings are read once
-    yield
-    wandb.teardown()
-    children = [
-        child for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()
-    ]
-    assert not [child for child in children if "wandb" in Path("/proc", child, "cmdline").read_text()]
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[str]:
