@@ -20,7 +20,7 @@ FILE = "dashboards.json"  # by mirror: what it knows the run as, and whether a p
 
 
 @final
-class Shown(Logger):
+class OpenBoard(Logger):
     """A board as one of Lightning's loggers, until it fails: that is told once, and the run goes on.
 
     What Lightning says of an end is not passed on: the test comes after it.
@@ -93,7 +93,7 @@ class Mirrors:
         self.mirrors = mirrors
         self.directory = directory
         self.facts = RunFacts(directory.path, config, choices, group)
-        self.boards: list[Shown] = []
+        self.boards: list[OpenBoard] = []
         self.begun = False
 
     @contextmanager
@@ -155,7 +155,7 @@ class Mirrors:
         earlier = known[name]["known_as"] if name in known else ""
         board = self.mirrors[name].opened(self.facts, earlier)
         if board is not None:
-            self.boards.append(Shown(name, board))
+            self.boards.append(OpenBoard(name, board))
             self._note([self.boards[-1]], opened=True)
 
     def _close(self, *, failed: bool) -> None:
@@ -171,7 +171,7 @@ class Mirrors:
             return {name: known for name, known in entries.items() if _is_name(known.get("known_as"))}
         return {}
 
-    def _note(self, boards: Sequence[Shown], *, opened: bool) -> None:
+    def _note(self, boards: Sequence[OpenBoard], *, opened: bool) -> None:
         states = {
             board.name: {"known_as": board.version, "open": opened} for board in boards if board.version
         }
