@@ -24,6 +24,7 @@ from anomaly_lab.config.building import VERSION_BASE
 from anomaly_lab.config.command_line import prepare
 from anomaly_lab.config.messages import BUSY, explained, near, report
 from anomaly_lab.errors import ConfigError, Terminated
+from anomaly_lab.ranks.outer import together
 from anomaly_lab.sweeps.sweepers import Ended, register
 from anomaly_lab.verbs import VERBS
 
@@ -42,7 +43,7 @@ def main() -> int:
     try:
         try:
             with terminable():
-                return answered()
+                return together(answered)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be caught, and not when Python ends
     except BrokenPipeError:  # whoever reads the output has enough of it

@@ -1,21 +1,18 @@
 """One run: what is asked for is checked, built, trained, tested, kept and drawn. The composition root."""
 
 import logging
-from typing import Any, NamedTuple
 
-import lightning as L
 from omegaconf import OmegaConf
 
 from anomaly_lab.config.building import built
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import Composition
-from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.evaluation.collect import Collector
 from anomaly_lab.evaluation.evaluate import evaluate
-from anomaly_lab.evaluation.predictor import Predictor
-from anomaly_lab.evaluation.robustness import poison_metrics, robustness
-from anomaly_lab.evaluation.settings import EvaluationSettings
+from anomaly_lab.evaluation.robustness import poison_metrics
+from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.parts import WORK, Parts, told
 from anomaly_lab.pictures.drawing import draw
+from anomaly_lab.ranks.companions import accompanied
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.identity import Identity
 from anomaly_lab.runs.lock import locked
@@ -23,20 +20,12 @@ from anomaly_lab.runs.provenance import provenance
 from anomaly_lab.runs.recording import Finished, early_failures_kept, finished, record, recording
 from anomaly_lab.runs.reuse import trained_once
 from anomaly_lab.runs.shortage import one_line
-from anomaly_lab.training.fitting import Place, fit, prepared
+from anomaly_lab.training.fitting import Place
 from anomaly_lab.training.loggers.mirrors import Mirrors
-from anomaly_lab.training.plan import check_together, introduced, planned, sizes
-from anomaly_lab.training.settings import TrainerSettings
+from anomaly_lab.training.plan import introduced, planned, sizes
+from anomaly_lab.training.scoring import trained_and_scored
 
 log = logging.getLogger(__name__)
-
-
-class Parts(NamedTuple):
-    """What a run is built from, besides its method; each field is built from the config key of its name."""
-
-    trainer: TrainerSettings  # not yet a trainer: `prepared` makes that
-    evaluation: EvaluationSettings
-    data: AnomalyDataModule
 
 
 @one_line()
@@ -54,21 +43,17 @@ def run(asked: Composition) -> Finished:
 def once(asked: Composition, checked: Checked, directory: RunDirectory, mirrors: Mirrors) -> Finished:
     """Do the run of a directory, unless it was done."""
     cfg = asked.cfg
-    parts = Parts(*(built(cfg[part]) for part in Parts._fields))
+    parts = Parts.of(cfg)
     plan = planned(parts.trainer, parts.data)
     device = parts.trainer.accelerator()  # first, as hashing a data set may take minutes
     identity = Identity.of(checked.hashes, cfg.seed, checked.weights, checked.own_modules, parts.data)
     if not directory.wants_a_run(identity.made_from, retry=asked.retries):
         return finished(directory, before=True)
-    L.seed_everything(cfg.seed, verbose=False)  # for the first weights of the method
-    method = built(cfg.model)
-    check_together(method, parts.data, parts.evaluation)
-    method.tell(plan)
-    parts.data.setup("fit")  # decodes every image, so that a damaged file fails before anything is written
+    method = parts.method(cfg, plan)
     with locked(directory.path):
         if begins := directory.wants_a_run(identity.made_from, retry=asked.retries):  # else another did it
             manifest = asked.described(checked.differs) | identity.described() | provenance(device)
-            manifest |= parts.data.described()
+            manifest |= parts.data.described() | {"ranks": parts.trainer.ranks()}
             config = OmegaConf.to_yaml(cfg, resolve=True)
             with recording(directory, config, asked.overrides, manifest, resume=cfg.resume):
                 fit_and_test(parts, method, directory, identity, mirrors)
@@ -77,9 +62,9 @@ def once(asked: Composition, checked: Checked, directory: RunDirectory, mirrors:
 
 @one_line()
 def fit_and_test(
-    parts: Parts, method: Any, directory: RunDirectory, identity: Identity, mirrors: Mirrors
+    parts: Parts, method: AnomalyMethod, directory: RunDirectory, identity: Identity, mirrors: Mirrors
 ) -> None:
-    """Train, unless the weights are there; then test, evaluate, keep and draw."""
+    """Train, unless the weights are there, and test, on all ranks; then evaluate, keep and draw."""
     data = parts.data
     notes = (f"pseudo anomalies: {data.synthesis.source}", data.left_out.described, *data.notes)
     log.info("%s starts; %s", directory.path, introduced(method, data.geometry().size, notes))
@@ -87,13 +72,10 @@ def fit_and_test(
         directory.write_arrays("reference.npz", {"image": data.reference})
     place = Place(directory, identity.training_hash, identity.seed)
     with trained_once(*place[:2]), mirrors.opened(sizes(method)) as loggers:
-        collector = Collector(data, parts.evaluation)
-        trainer = prepared(parts.trainer, method, place, [collector], loggers)
-        fit(trainer, method, data, place)
-        predictor = Predictor.of(trainer, method)
-        scored = collector.collect(trainer, method, predictor)
+        with accompanied(*parts.trainer.crew(), WORK, told(directory, identity, mirrors.facts.config)):
+            found = trained_and_scored(*parts, method, place, loggers)
+        trainer, predictor, scored, cells = found
         numbers = evaluate(scored, parts.evaluation, method.printed)
-        cells = robustness(predictor, data.test, data.batch_size) if parts.evaluation.poison else []
         numbers.metrics.update(poison_metrics(cells))
         record(directory, scored, numbers, cells)
         pictures = draw(directory, data.test, scored, numbers, predictor, parts.evaluation)

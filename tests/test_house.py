@@ -18,7 +18,7 @@ CHECKOUT = PACKAGE.parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = {
     *("backbones", "config", "data", "estimators", "evaluation", "layers", "methods"),
-    *("pictures", "report", "runs", "sweeps", "synthesis", "training", "verbs"),
+    *("pictures", "ranks", "report", "runs", "sweeps", "synthesis", "training", "verbs"),
 }
 # Imports of our own modules inside a function, each with the heavy library that it spares.
 LAZY = {
@@ -26,6 +26,7 @@ LAZY = {
     ("__init__.py", "anomaly_lab.train"): "torch, where only --help is wanted",
     ("__init__.py", "anomaly_lab.loading"): "torch, as above",
     ("__main__.py", "anomaly_lab.train"): "torch, as above",
+    ("ranks/outer.py", "anomaly_lab.ranks.following"): "torch, as above",
     ("verbs/report.py", "anomaly_lab.report.rescoring"): "torch, where no metric is computed anew",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.plan"): "torch, as above",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.search"): "torch, as above",

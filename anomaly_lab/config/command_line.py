@@ -20,7 +20,9 @@ WORDS = r"[^\[\]{}()'\",=\\$]+"  # a text without a sign that Hydra's grammar kn
 # Words that people bring from lightning-hydra-template, Lightning and anomalib, and what to say of them.
 ELSEWHERE = {
     "trainer.accelerator": "is called trainer.device here: auto, cpu, cuda or mps",
-    "trainer.devices": "is one a run: trainer.device=auto, cpu, cuda or mps; several runs are a sweep (-m)",
+    "trainer.num_nodes": "is called trainer.nodes here",
+    "trainer.strategy": "is not there: trainer=ddp takes all GPUs, trainer.devices=N some of them",
+    "trainer.sync_batchnorm": "is always done where several devices share a run",
     "trainer.default_root_dir": "is called runs here: runs=FOLDER",
     "trainer.logger": "is called logger here: csv, tensorboard, wandb, mlflow, or a list of them",
     "logger.project": "is called logger.wandb.project here: each logger has keys of its own",

@@ -11,12 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import lightning as L
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from anomaly_lab.data import decoding, listing, splits
 from anomaly_lab.data.augment.base import Augmentation
-from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset, leave_signals
+from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset, loading, shared
 from anomaly_lab.data.decoding import Split
 from anomaly_lab.data.geometry import Geometry, sides_of
 from anomaly_lab.data.images import WHITES, Reading, read_image, white_of
@@ -24,6 +23,7 @@ from anomaly_lab.data.left_out import LeftOut, left_out, watched
 from anomaly_lab.data.part_box import part_box
 from anomaly_lab.data.registration import decode_registered
 from anomaly_lab.errors import ConfigError, DataError
+from anomaly_lab.ranks import here
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, EvalBatch, ImageRecord, TrainBatch, in_unit_range
 
@@ -222,24 +222,20 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader[TrainBatch]:
         """Return the training batches of one epoch; order and content depend on (seed, epoch) alone."""
         dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
-        return DataLoader(dataset, self.batch_size, sampler=self.order, **self._loading())
+        return DataLoader(dataset, **shared(self.order, self.batch_size), **loading(self.workers))
+
+    def step(self, batch: int) -> here.Step:
+        """Return how the ranks share a batch of an epoch of training."""
+        return here.step_of(min(self.batch_size, len(self.order) - batch * self.batch_size))
 
     def test_dataloader(self) -> DataLoader[EvalBatch]:
-        """Return the test set, in the order of its records."""
-        return DataLoader(EvalDataset(self.test.images, self.batch_size), None, **self._loading())
+        """Return the test set, in the order of its records; of several ranks each has its own part of it."""
+        return DataLoader(EvalDataset(self.test.images, self.batch_size), None, **loading(self.workers))
 
     def centring_images(self) -> np.ndarray:
         """Return the (N, H, W, 3) uint8 normals kept for the threshold, or else a few of training."""
         images: np.ndarray = self.normal.images if self.normal.records else self.train.images[:FEW_NORMALS]
         return images
-
-    def _loading(self) -> dict[str, Any]:
-        # Without a generator of its own a loader draws from torch's: each epoch, but only once if workers
-        # persist.
-        own = torch.Generator()
-        fast: dict[str, Any] = {"persistent_workers": self.workers > 0}
-        fast |= {"pin_memory": torch.cuda.is_available(), "worker_init_fn": leave_signals}
-        return {"num_workers": self.workers, "generator": own, **fast}
 
     # The signature is Lightning's.
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002

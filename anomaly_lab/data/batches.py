@@ -3,7 +3,8 @@
 import math
 import signal
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, final
+from itertools import islice
+from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from anomaly_lab.data.augment.base import Augmentation
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.ranks import here
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EvalBatch, TrainBatch, in_unit_range
 
@@ -91,6 +93,43 @@ class AddressedSampler(Sampler[Draw]):
 
 
 @final
+class SharedBatches(Sampler[list[Draw]]):
+    """The batches of an order, of each the draws that this rank takes: all ranks together draw each once.
+
+    Nothing is padded. Where a batch has fewer images than there are ranks, those without one get its last
+    one, which they compute along and which counts for nothing (`here.counts`).
+    """
+
+    def __init__(self, order: AddressedSampler, batch_size: int) -> None:
+        self.sampler = order  # Lightning looks for it here, to tell it the epoch
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sampler) / self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = iter(self.sampler)
+        while batch := list(islice(draws, self.batch_size)):
+            yield batch[here.rows(len(batch))] or batch[-1:]
+
+
+def shared(order: AddressedSampler, batch_size: int) -> dict[str, Any]:
+    """Return what tells a loader the batches of an order, or this rank's share of each."""
+    if here.size() > 1:
+        return {"batch_sampler": SharedBatches(order, batch_size)}
+    return {"batch_size": batch_size, "sampler": order}
+
+
+def loading(workers: int) -> dict[str, Any]:
+    """Return what tells a loader how to work, but not on what."""
+    # Without a generator of its own a loader draws from torch's: each epoch, but once if workers persist.
+    own = torch.Generator()
+    fast: dict[str, Any] = {"persistent_workers": workers > 0}
+    fast |= {"pin_memory": torch.cuda.is_available(), "worker_init_fn": leave_signals}
+    return {"num_workers": workers, "generator": own, **fast}
+
+
+@final
 class TrainDataset(Dataset[TrainBatch]):
     """Augments, then synthesises; in the worker. Tensors stay uint8 until they are on the device."""
 
@@ -113,14 +152,16 @@ class TrainDataset(Dataset[TrainBatch]):
 
 @final
 class EvalDataset(Dataset[EvalBatch]):
-    """Batches of (N, H, W, 3) uint8 images as they are, in their order.
+    """Batches of (N, H, W, 3) uint8 images as they are, in their order; of several ranks each has its rows.
 
     Tensors stay uint8 until they are on the device.
     """
 
     def __init__(self, images: np.ndarray, batch_size: int) -> None:
-        self.images = images
-        self.batch_size = batch_size
+        rows = here.rows(len(images))
+        self.images = images[rows]
+        self.first = rows.start
+        self.batch_size = here.portion(batch_size)
 
     def __len__(self) -> int:
         return math.ceil(len(self.images) / self.batch_size)
@@ -129,7 +170,7 @@ class EvalDataset(Dataset[EvalBatch]):
         start = batch * self.batch_size
         few = self.images[start : start + self.batch_size]
         image = torch.from_numpy(np.ascontiguousarray(few.transpose(0, 3, 1, 2)))
-        return EvalBatch(image, torch.arange(start, start + len(few)))
+        return EvalBatch(image, self.first + torch.arange(start, start + len(few)))
 
 
 @final

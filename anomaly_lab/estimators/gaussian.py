@@ -43,7 +43,7 @@ class PositionGaussian(Estimator):
     @torch.no_grad()
     def finish(self) -> Self:
         """Fit what `update` was given since the last fit."""
-        moments, self.moments = self.moments, Moments(joint=True)
+        moments, self.moments = self.moments.of_all_ranks(), Moments(joint=True)
         self.mean_ = moments.origin + moments.mean
         self.precision_ = moments.scatter  # replaced in place: it is by far the largest
         positions, width = self.mean_.shape

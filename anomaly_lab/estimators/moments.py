@@ -1,10 +1,12 @@
 """Mean and covariance of vectors that come batch by batch, in memory that does not grow with their number."""
 
 import math
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
+
+from anomaly_lab.ranks import exchange, here
 
 
 @final
@@ -52,3 +54,25 @@ class Moments:
             self.scatter += rows.square_().sum(dim=0)
         self.mean += step * (len(vectors) / total)
         self.count = total
+
+    @torch.no_grad()
+    def of_all_ranks(self) -> Self:
+        """Join, in place, the samples of all ranks, of which each has one; alike to the bit on each."""
+        if here.size() == 1:
+            return self
+        origin = self.origin.clone()
+        exchange.as_the_first([origin])
+        self.mean += self.origin - origin
+        self.origin = origin
+        total = sum(exchange.gathered(self.count))
+        mean = exchange.summed(self.mean.double() * self.count).div_(total).float()
+        step = (self.mean - mean) * math.sqrt(self.count)
+        if self.joint:
+            with torch.autocast(step.device.type, enabled=False):
+                self.scatter.baddbmm_(step[:, :, None], step[:, None, :])
+        else:
+            self.scatter += step.square()
+        exchange.sum_up(self.scatter)
+        self.mean = mean
+        self.count = total
+        return self

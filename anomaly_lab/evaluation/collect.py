@@ -16,6 +16,7 @@ from anomaly_lab.evaluation.pixels import add_maps
 from anomaly_lab.evaluation.predictor import Predictor
 from anomaly_lab.evaluation.settings import EvaluationSettings
 from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.ranks import exchange, here
 from anomaly_lab.types import EvalBatch, ImageRecord, Prediction
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,10 @@ class Scored(NamedTuple):
 
 @final
 class Collector(L.Callback):
-    """Takes in the batches of one test; memory does not grow with the test set unless maps are asked for."""
+    """Takes in the batches of one test; memory does not grow with the test set unless maps are asked for.
+
+    Of several ranks each takes in its own rows, and hands them to the first when all are done.
+    """
 
     def __init__(self, data: AnomalyDataModule, how: EvaluationSettings) -> None:
         self.data = data
@@ -55,14 +59,16 @@ class Collector(L.Callback):
             trainer: has this collector among its callbacks.
             method: is tested.
             predictor: computes with the method.
+
+        Returns:
+            All of it on the first rank; on the others the scores are their own alone.
         """
         self.predictor = predictor
-        normal = [found for _, found in predictor.batches(self.data.centring_images(), self.data.batch_size)]
-        self.normal_maps = torch.cat([prediction.anomaly_map[:, ::4, ::4] for prediction in normal])
+        kept, self.normal_maps = self._normals()
         trainer.test(method, datamodule=self.data, verbose=False)
-        kept = torch.cat([prediction.score for prediction in normal]).numpy()
+        self._hand_in()
         held_out = kept if self.data.normal.records else kept[:0]
-        embedding = torch.cat(self.embeddings).numpy() if self.embeddings else None
+        embedding = np.concatenate(self.embeddings) if self.embeddings else None
         test = self.data.test
         normal_rows = [row for row, record in enumerate(test.records) if not record.label]
         seen = Observed(
@@ -73,6 +79,31 @@ class Collector(L.Callback):
         )
         return Scored(test.records, self.scores, held_out, self._precise(), self.maps, embedding, seen)
 
+    def _normals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores (M,) of the kept normals, and every fourth row and column of their maps."""
+        images = self.data.centring_images()
+        size = here.portion(self.data.batch_size)
+        found = [
+            (prediction.score.numpy(), prediction.anomaly_map[:, ::4, ::4].numpy())
+            for _, prediction in self.predictor.batches(images[here.rows(len(images))], size)
+        ]
+        scores, maps = zip(*(pair for rank in exchange.gathered(found) for pair in rank), strict=True)
+        return np.concatenate(scores), np.concatenate(maps)
+
+    def _hand_in(self) -> None:
+        """Join, on the first rank, what each has taken in; the rows of the ranks follow each other."""
+        own = here.rows(len(self.scores))
+        maps = None if self.maps is None else self.maps[own]
+        taken = (own, self.scores[own], maps, self.embeddings, self.sameness, self.pixels)
+        for rows, scores, maps, embeddings, sameness, pixels in exchange.handed_in(taken):
+            self.scores[rows] = scores
+            if self.maps is not None:
+                self.maps[rows] = maps
+            self.embeddings += embeddings
+            self.sameness.merge(sameness)
+            if self.pixels is not None:
+                self.pixels.merge(pixels)  # type: ignore[arg-type]  # there is one on all or on none
+
     def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start afresh."""
         assert isinstance(pl_module, AnomalyMethod)
@@ -80,7 +111,7 @@ class Collector(L.Callback):
         self.scores = np.full(count, np.nan, np.float32)
         self.maps = np.zeros((count, *self.data.geometry().size), np.float32) if self.how.save_maps else None
         self.embeds = self.how.overlays > 0
-        self.embeddings: list[Tensor] = []
+        self.embeddings: list[np.ndarray] = []
         self.sameness = Sameness()
         self.pixels: Curves | None = None
         unmasked = self.data.unmasked()
@@ -88,7 +119,9 @@ class Collector(L.Callback):
             log.warning("no pixel metrics: %d anomalous test images have no mask", unmasked)
         elif pl_module.localises:
             few = self._pixel_count() <= FEW_PIXELS
-            self.pixels = ExactCurves() if few else HistogramCurves(self.normal_maps.median().item())
+            self.pixels = (
+                ExactCurves() if few else HistogramCurves(float(torch.from_numpy(self.normal_maps).median()))
+            )
 
     def on_test_batch_end(
         self,
@@ -113,7 +146,7 @@ class Collector(L.Callback):
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
                 embedding = pl_module.embed(batch.image)
             self.embeds = embedding is not None
-            self.embeddings += [] if embedding is None else [embedding.float().cpu()]
+            self.embeddings += [] if embedding is None else [embedding.float().cpu().numpy()]
 
     def _pixel_count(self) -> int:
         network = [self.data.geometry().size] * len(self.scores)
@@ -127,12 +160,17 @@ class Collector(L.Callback):
     def _precise(self) -> Curves | None:
         """Return the state, or one that sorts a second pass where the cells of a histogram are too coarse."""
         bound = 0.0 if self.pixels is None else self.pixels.error_bound(self.how.fpr_limit)
+        bound = exchange.told(bound)  # the first rank's, which knows all rows
         if bound <= TOLERANCE:
             return self.pixels
         log.warning(
             "pixel metrics could be off by %.1e: the test set is scored again and sorted exactly", bound
         )
         exact = ExactCurves()
-        for rows, prediction in self.predictor.batches(self.data.test.images, self.data.batch_size):
-            self._update(exact, rows, prediction.anomaly_map)
+        images = self.data.test.images
+        own = here.rows(len(images))
+        for rows, prediction in self.predictor.batches(images[own], here.portion(self.data.batch_size)):
+            self._update(exact, [own.start + row for row in rows], prediction.anomaly_map)
+        for other in exchange.handed_in(exact):
+            exact.merge(other)
         return exact

@@ -1,7 +1,7 @@
 """What makes the numbers of a run doubtful, for a person to look at; nothing of a run depends on it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, final
+from typing import NamedTuple, Self, final
 
 import numpy as np
 from scipy.stats import binomtest
@@ -97,6 +97,17 @@ class Sameness:
         self.count += len(maps)
         self.sums += maps.sum(axis=0)
         self.squares += np.square(maps).sum(axis=0)
+
+    def merge(self, other: Self) -> None:
+        """Add what another has taken in."""
+        if not self.count:
+            self.first = other.first
+            self.sums = np.zeros_like(other.sums)
+            self.squares = np.zeros_like(other.sums)
+        apart = other.first - self.first
+        self.squares += other.squares + 2 * apart * other.sums + other.count * apart**2
+        self.sums += other.sums + other.count * apart
+        self.count += other.count
 
     def compute(self) -> float | None:
         """Return the share of all variance that the mean map has; None of less than two maps."""

@@ -10,6 +10,7 @@ from anomaly_lab.data.augment.hierarchical import FAMILIES, WORST, Family, poiso
 from anomaly_lab.data.decoding import Split
 from anomaly_lab.evaluation.metrics.curves import ExactCurves
 from anomaly_lab.evaluation.predictor import Predictor
+from anomaly_lab.ranks import exchange, here
 
 log = logging.getLogger(__name__)
 SEVERITIES = tuple(range(1, WORST + 1))
@@ -47,12 +48,14 @@ def robustness(predictor: Predictor, test: Split, batch_size: int) -> list[Cell]
 
 def _measured(predictor: Predictor, test: Split, family: Family, severity: int, batch_size: int) -> Cell:
     labels = np.array([record.label for record in test.records])
-    parts = []
-    for start in range(0, len(labels), batch_size):
-        rows = range(start, min(start + batch_size, len(labels)))
+    parts = [np.zeros(0, np.float32)]
+    own = here.rows(len(labels))
+    step = here.portion(batch_size)
+    for start in range(own.start, own.stop, step):
+        rows = range(start, min(start + step, own.stop))
         copies = [copied(test.images[row], family, severity, row) for row in rows]
         parts.append(predictor(copies).score.numpy())
-    scores = np.concatenate(parts)
+    scores = np.concatenate(exchange.gathered(np.concatenate(parts)))
     curves = ExactCurves()
     curves.update(scores, labels)
     summary = curves.summary("image", 1.0)

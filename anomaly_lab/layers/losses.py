@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from anomaly_lab.ranks import exchange
 from anomaly_lab.types import TrainBatch
 
 
@@ -24,9 +25,12 @@ def ssim(x: Tensor, y: Tensor, value_range: Literal["unit", "guessed"]) -> Tenso
         mean_x, xx, xy = _windowed(torch.stack([x, x * x, x * y]))
         mean_y, yy = _windowed(torch.stack([y, y * y]))
     # As a tensor: to ask a value of an accelerator is to wait for it.
-    span: Tensor = (
-        x.new_ones(()) if value_range == "unit" else 1.0 + 254.0 * (x.max() > 128) + (x.min() < -0.5)
-    )
+    # It is one value for the batch, whichever rank has the greatest of it.
+    if value_range == "unit":
+        span: Tensor = x.new_ones(())
+    else:
+        high, low = exchange.greatest(torch.stack([x.max(), -x.min()]))
+        span = 1.0 + 254.0 * (high > 128) + (low > 0.5)
     c1 = (0.01 * span).square()
     c2 = (0.03 * span).square()
     products = mean_x * mean_y

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import fold, unfold
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.ranks import here
 
 
 @final
@@ -102,7 +103,7 @@ class PatchAutoencoder(nn.Module):
         """
         patches = self._cut(image)
         batch, count = patches.shape[:2]
-        drawn = torch.rand(batch, count, device=image.device).argsort(dim=1)[:, : self.patches_per_image]
+        drawn = here.rand(batch, count, image.device).argsort(dim=1)[:, : self.patches_per_image]
         wanted = patches[torch.arange(batch, device=image.device)[:, None], drawn].flatten(0, 1)
         again, latent = self(wanted, self.position[drawn].flatten(0, 1))
         error = (again.float() - wanted.float()).square().sum((1, 2, 3))

@@ -33,6 +33,8 @@ class AnomalyMethod(L.LightningModule, ABC):
         stride: the sides of an image must be multiples of this, and two of it at least if it is above 1.
         seen: what was gathered of the running epoch and lies in no weight or buffer; while there is any, no
             state is saved before the epoch ends.
+        partial: whether a step may leave some of the weights without a gradient, of which several processes
+            must know beforehand.
         plan: what `tell` told; absent before.
     """
 
@@ -41,6 +43,7 @@ class AnomalyMethod(L.LightningModule, ABC):
     pseudo: ClassVar[bool] = False
     stride: int = 1
     seen: Sequence[Tensor] = ()
+    partial: bool = False
     plan: Training
 
     @abstractmethod

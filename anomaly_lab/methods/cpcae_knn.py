@@ -4,6 +4,7 @@ Saeedi, Giusti, VISAPP 2022.
 """
 
 import zlib
+from itertools import islice
 from typing import Annotated, Any, Literal, final
 
 import torch
@@ -17,6 +18,7 @@ from anomaly_lab.estimators.base import Estimator
 from anomaly_lab.estimators.reduce import Standardizer
 from anomaly_lab.layers.patch_autoencoder import PatchAutoencoder
 from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.ranks import exchange, here
 from anomaly_lab.types import SAME_RUN, Prediction, TrainBatch, Training
 
 
@@ -58,6 +60,7 @@ class CpcaeKnn(AnomalyMethod):
         self.features = CachedExtractor(backbone, cache)
         others = residual_folds if residual_folds > 1 else 0
         self.left_out: Any = nn.ModuleList(autoencoder.another() for _ in range(others))
+        self.partial = others > 0  # no image of a batch may be for one of them
         self.standardizer = Standardizer()
         self.estimator = estimator
         self.residual = residual
@@ -105,8 +108,8 @@ class CpcaeKnn(AnomalyMethod):
             return loss
         folds = self._folds(batch.clean)  # which waits for the device
         for fold, autoencoder in enumerate(self.left_out):
-            if (seen := folds != fold).any():
-                loss = loss + autoencoder.loss(batch.clean[seen])
+            if (more := exchange.over_some(batch.clean, folds != fold, autoencoder.loss)) is not None:
+                loss = loss + more
         return loss
 
     def _folds(self, image: Tensor) -> Tensor:
@@ -122,9 +125,10 @@ class CpcaeKnn(AnomalyMethod):
         self.eval()
         # As Lightning does in a test step.
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            vectors = torch.cat(
-                [self._training_vectors(image.to(self.device)) for image in self.plan.normals]
-            )
+            # Of several ranks each takes every so many batches.
+            own = islice(self.plan.normals, here.rank(), None, here.size())
+            found = [self._training_vectors(image.to(self.device)) for image in own]
+            vectors = torch.cat(exchange.in_turn(found))
             with torch.autocast(vectors.device.type, enabled=False):
                 self.estimator.fit(self.standardizer.fit(vectors)(vectors))
         self.train()

@@ -12,6 +12,7 @@ from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.base import Estimator
 from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.ranks import exchange
 from anomaly_lab.types import SAME_RUN, Prediction, TrainBatch, Training
 
 
@@ -77,8 +78,8 @@ class FittedMethod(SinglePassMethod, ABC):
         self.seen.append(self.collect(image))
 
     def finish(self) -> None:
-        """Fit."""
-        collected, self.seen = torch.cat(self.seen), []
+        """Fit, on every rank, to what all of them have collected, in the order of the images."""
+        collected, self.seen = torch.cat(exchange.in_turn(self.seen)), []
         self.fit(collected)
 
 

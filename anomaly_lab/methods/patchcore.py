@@ -16,6 +16,7 @@ from anomaly_lab.estimators.coreset import greedy_coreset
 from anomaly_lab.estimators.knn import nearest
 from anomaly_lab.layers.maps import enlarged
 from anomaly_lab.methods.fitted import FittedMethod
+from anomaly_lab.ranks import exchange, here
 from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, Prediction
 
 log = logging.getLogger(__name__)
@@ -115,8 +116,12 @@ class PatchCore(FittedMethod):
         patches = collected.flatten(0, 2)
         count = max(1, round(self.coreset * len(patches)))
         log.info("coreset: %d of %d patches", count, len(patches))
+        rows = exchange.told(self._chosen(patches, count).numpy() if here.first() else np.zeros(0))
+        self.bank_ = patches[torch.from_numpy(rows).to(patches.device)]
+
+    def _chosen(self, patches: Tensor, count: int) -> Tensor:
+        """Return the (count,) rows of the coreset, on the CPU."""
         key = digest("coreset", patches, count, self.projection, self.seed)
-        rows = self.cache.tensor(
+        return self.cache.tensor(
             key, lambda: greedy_coreset(patches, count, self.projection, self.seed), np.int64, (count,)
         )
-        self.bank_ = patches[rows.to(patches.device)]

@@ -42,6 +42,6 @@ class Variation(SinglePassMethod):
 
     def finish(self) -> None:
         """Fit mean and standard deviation; one image alone has deviation 0, raised to the floor."""
-        moments, self.moments = self.moments, Moments(joint=False)
+        moments, self.moments = self.moments.of_all_ranks(), Moments(joint=False)
         self.mean_ = moments.origin + moments.mean
         self.std_ = (moments.scatter / moments.count).sqrt().clamp(min=self.std_floor)

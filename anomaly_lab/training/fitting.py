@@ -10,6 +10,7 @@ import lightning as L
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.ranks import exchange, here
 from anomaly_lab.runs.checkpoints import load_weights, read_checkpoint, save_weights
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.training.guard import Guard
@@ -39,7 +40,8 @@ def prepared(
     directory, training_hash, seed = place
     progress = Progress(directory.path)
     saving = Saving(directory, settings.save_minutes, training_hash, progress)
-    callbacks = [Guard(seed), progress, saving, *watchers]
+    shown = [progress] if here.first() else []
+    callbacks = [Guard(seed), *shown, saving, *watchers]
     settings.compile_networks(method)
     return settings.build(directory.path, method.plan.epochs, callbacks, dashboards)
 
@@ -47,10 +49,12 @@ def prepared(
 def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, place: Place) -> None:
     """Train, unless the weights are there; the last weights are the weights."""
     directory, training_hash, _ = place
-    if directory.checkpoint.exists():
+    found = [file.exists() for file in (directory.checkpoint, directory.resume_checkpoint)]
+    trained, begun = exchange.told(found)
+    if trained:
         load_weights(method, directory.checkpoint, training_hash)
         return
-    resume = directory.resume_checkpoint if directory.resume_checkpoint.exists() else None
+    resume = directory.resume_checkpoint if begun else None
     learns = "trains" if method.automatic_optimization else "fits"
     log.info(f"{learns} from the start" if resume is None else f"goes on from {resume}")
     if resume is not None:
@@ -60,7 +64,9 @@ def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, plac
         if batches:  # saved within it
             data.order.leave_out(epoch, batches * data.batch_size)
     trainer.fit(method, datamodule=data, ckpt_path=resume, weights_only=True)
-    save_weights(method, directory, training_hash)
+    exchange.as_the_first(list(method.state_dict().values()))
+    if here.first():
+        save_weights(method, directory, training_hash)
 
 
 def _progress(resume: Path, training_hash: str) -> tuple[int, int]:

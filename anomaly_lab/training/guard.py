@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.ranks import here
 
 
 @final
@@ -53,10 +54,14 @@ class Guard(L.Callback):
                 drawn.set_rng_state(self.random[name].cpu())
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Make whatever is random inside the networks a function of (seed, epoch)."""
-        torch.manual_seed(
-            int(np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)[0])
-        )
+        """Make whatever is random inside the networks a function of (seed, epoch).
+
+        Ranks draw alike, each for the whole batch; but what a network drops each must draw by itself.
+        """
+        address = [self.seed, trainer.current_epoch]
+        if here.rank() and drops(pl_module):
+            address.append(here.rank())
+        torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1)[0]))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -64,6 +69,12 @@ class Guard(L.Callback):
         """Stop where the recipe says, also within an epoch."""
         assert isinstance(pl_module, AnomalyMethod)
         trainer.should_stop = pl_module.automatic_optimization and trainer.global_step >= pl_module.plan.steps
+
+
+def drops(method: torch.nn.Module) -> bool:
+    """Say whether some part drops values, or paths, at random while it trains."""
+    named = ((part, type(part).__name__) for part in method.modules())
+    return any("Drop" in name and (getattr(p, "p", 0) or getattr(p, "drop_prob", 0)) for p, name in named)
 
 
 def generators(device: torch.device) -> dict[str, Any]:

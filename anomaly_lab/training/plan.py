@@ -22,6 +22,7 @@ def check_together(method: AnomalyMethod, data: AnomalyDataModule, how: Evaluati
 
 def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
     """Return what a training of these settings on these data is. ConfigError: it would have no steps."""
+    check_shared(settings.ranks(), data)
     batches = data.batches_per_epoch
     steps = settings.steps(batches)
     return Training(
@@ -40,6 +41,18 @@ def sizes(method: AnomalyMethod) -> tuple[int, int]:
     parameters = list(method.parameters())
     learning = (parameter.numel() for parameter in parameters if parameter.requires_grad)
     return sum(parameter.numel() for parameter in parameters), sum(learning)
+
+
+def check_shared(ranks: int, data: AnomalyDataModule) -> None:
+    """Raise ConfigError unless each of several ranks has an image of a batch, and of the test set."""
+    if ranks == 1:
+        return
+    found = {"a batch (data.batch_size)": data.batch_size, "training": len(data.order)}
+    found["the test set"] = len(data.roles["test"])
+    for name, count in found.items():
+        if count < ranks:
+            shown = f"{ranks} processes would share the {count} images of {name}"
+            raise ConfigError(f"trainer.devices: {shown}; give at most {count} devices")
 
 
 def introduced(method: AnomalyMethod, size: tuple[int, int], notes: Iterable[str] = ()) -> str:

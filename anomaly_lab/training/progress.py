@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.ranks import here
 
 log = logging.getLogger(__name__)
 # Steps; to read a value from an accelerator is to wait for it, so its losses are read in blocks.
@@ -73,7 +74,9 @@ class Progress(L.Callback):
         loss = outputs["loss"].detach() if learned else None
         step = trainer.global_step
         epoch = trainer.current_epoch
-        self.unread.append((step, epoch, loss, self.rate, len(batch.image), self.waited))
+        # Of several ranks each has a share of the batch, and the loss is that of all of it.
+        images = len(batch.image) if here.size() == 1 else trainer.datamodule.step(batch_idx).all  # type: ignore[attr-defined]
+        self.unread.append((step, epoch, loss, self.rate, images, self.waited))
         if batch.image.device.type == "cpu" or len(self.unread) == READ_EVERY:
             self.read()
         self.ended = time.monotonic()

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.methods.base import AnomalyMethod
+from anomaly_lab.ranks import exchange, here
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.training.progress import Progress
 
@@ -72,8 +73,19 @@ class Saving(Checkpoint):
 
     def _save_if_due(self, trainer: L.Trainer) -> None:
         wait = max(self.seconds, self.cost / SHARE) if self.seconds else 0
-        if self.asked is None and time.monotonic() - self.saved < wait:
+        overdue = here.first() and time.monotonic() - self.saved >= wait
+        # All ranks stop after the same step, whichever of them was asked to.
+        asked, due = exchange.agreed(self.asked or 0, overdue)
+        if not asked and not due:
             return
+        if asked:
+            self.asked = asked
+        if here.first():
+            self._save(trainer)
+        if asked:
+            self._stop(asked)
+
+    def _save(self, trainer: L.Trainer) -> None:
         self.progress.read()
         began = time.monotonic()
         try:
@@ -86,8 +98,6 @@ class Saving(Checkpoint):
                 log.info("the state after step %d is saved", trainer.global_step)
         self.saved = self.progress.ended = time.monotonic()  # what was saved is no wait for data
         self.cost = self.saved - began
-        if self.asked is not None:
-            self._stop(self.asked)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked is not None:
@@ -108,8 +118,9 @@ class Saving(Checkpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the signals to others; one that came after the last state was saved ends the run here."""
         self._deaf()
-        if self.asked is not None:
-            self._stop(self.asked)
+        asked, _ = exchange.agreed(self.asked or 0, 0)
+        if asked:
+            self._stop(asked)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import lightning as L
 import torch
@@ -14,7 +14,10 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.ranks import here
+from anomaly_lab.ranks.outer import launched
 from anomaly_lab.training.saving import DirectCheckpoints
+from anomaly_lab.training.together import Ranks, Together
 from anomaly_lab.types import SAME_RUN
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,9 @@ class TrainerSettings:
 
     Attributes:
         device: ``auto`` takes CUDA, else the CPU; MPS only when asked for.
+        devices: processes that share the run on each machine, one a GPU; ``auto`` takes all GPUs, or two
+            processes where there is none. ``data.batch_size`` is the batch of all of them.
+        nodes: machines; more than one wants a launcher that starts a process for each device.
         max_epochs, max_steps: training ends at the first of the two; -1 means no limit.
         step_limit: cuts training short whatever the recipe says; only ``trainer=debug`` sets it.
         save_minutes: the state to resume from is saved at most this often, and more rarely where that would
@@ -39,6 +45,9 @@ class TrainerSettings:
     """
 
     device: Annotated[Literal["auto", "cpu", "cuda", "mps"], SAME_RUN]
+    # The same images, batches, random numbers and sums, but for the order of additions.
+    devices: Annotated[int | Literal["auto"], SAME_RUN]
+    nodes: Annotated[int, SAME_RUN]
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     max_epochs: int
     max_steps: int
@@ -62,6 +71,42 @@ class TrainerSettings:
         if self.precision == "16-mixed" and device == "cpu":
             raise ConfigError("trainer.precision: 16-mixed needs a GPU; give bf16-mixed or 32-true")
         return device
+
+    def local_ranks(self) -> int:
+        """Return how many processes share the run on each machine. ConfigError: the device is for one."""
+        device = self.accelerator()
+        gpus = torch.cuda.device_count() if device == "cuda" else 2
+        place = launched()
+        alone = gpus if place is None else place.size // max(self.nodes, 1)
+        count = alone if self.devices == "auto" else self.devices
+        if count < 1 or self.nodes < 1:
+            raise ConfigError(f"trainer.devices={self.devices}, trainer.nodes={self.nodes}: give at least 1")
+        if device == "cuda" and count > gpus:
+            raise ConfigError(f"trainer.devices: {count}, but {gpus} GPUs are seen here; give at most these")
+        if count * self.nodes > 1 and device == "mps":
+            raise ConfigError("trainer.devices: mps has one; give trainer.devices=1")
+        if count * self.nodes > 1 and self.compile:
+            raise ConfigError("trainer.compile: kernels are made on one device; give trainer.compile=false")
+        return count
+
+    def ranks(self) -> int:
+        """Return how many processes share the run. ConfigError: as above, or a launcher started others."""
+        count = self.local_ranks() * self.nodes
+        place = launched()
+        given = f"trainer.devices={self.devices}, trainer.nodes={self.nodes}"
+        if place is None and self.nodes > 1:
+            way_out = "start them by srun or torchrun, trainer.nodes on the command line (docs/devices.md)"
+            raise ConfigError(f"{given}: several machines want a process for each device; {way_out}")
+        if place is not None and place.size != count:
+            started = f"{place.by} started {place.size} processes"
+            raise ConfigError(
+                f"{given} make {count}, but {started}; give these as trainer.devices and .nodes"
+            )
+        return count
+
+    def crew(self) -> tuple[int, int, str]:
+        """Return how many processes share the run, how many of them a machine, and the device of each."""
+        return self.ranks(), self.local_ranks(), self.accelerator()
 
     def steps(self, batches: int) -> int:
         """Return how many optimizer steps a training has whose epochs have so many batches."""
@@ -100,12 +145,19 @@ class TrainerSettings:
         # What nobody reads need not be filled with NaN first, which deterministic algorithms otherwise do.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+        where: dict[str, Any] = {"devices": 1}
+        plugins: list[Any] = [DirectCheckpoints()]
+        if here.size() > 1:
+            where = {"devices": self.local_ranks(), "num_nodes": self.nodes, "use_distributed_sampler": False}
+            where["strategy"] = Together(Ranks(self.local_ranks()))
+        else:
+            plugins.append(LightningEnvironment())  # SLURM's would keep a state of its own
         return L.Trainer(
             accelerator=self.accelerator(),
-            devices=1,
+            **where,
+            plugins=plugins,
             precision=self.precision,
             default_root_dir=path,
-            plugins=[LightningEnvironment(), DirectCheckpoints()],  # SLURM's would keep a state of its own
             max_epochs=epochs,
             deterministic={"strict": True, "warn": "warn", "none": False}[self.deterministic],  # type: ignore[arg-type]
             benchmark=self.deterministic == "none",

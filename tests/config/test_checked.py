@@ -307,7 +307,7 @@ def test_no_other_key_is_left_out_of_the_hashes():
     cached = {f"{at}cache.{key}" for at in ("", "model.") for key in ("_target_", "folder", "gigabytes")}
     wanted = {"seed", "tag", "tags", "runs", "allow", "resume", "retry", "logger.csv._target_", *cached}
     wanted |= {"data.root", "data.workers", "data.memory_gb", "data.max_megapixels"}
-    wanted |= {"trainer.device", "trainer.save_minutes"}
+    wanted |= {"trainer.device", "trainer.devices", "trainer.nodes", "trainer.save_minutes"}
     textures = {"synthesis.textures_gb", "data.synthesis.textures_gb"}
     for model, own in (("draem_small", textures), ("patchcore_small", cached)):
         leaves = checked(f"model={model}", *BASE[1:]).leaves

@@ -97,6 +97,10 @@ class Curves(ABC):
         """
 
     @abstractmethod
+    def merge(self, other: Self) -> None:
+        """Add what another state of this kind has gathered."""
+
+    @abstractmethod
     def error_bound(self, fpr_limit: float) -> float:
         """Return the most that AUROC and AUPRO can be off, or a tenth of AP's and F1-max's most if larger."""
 

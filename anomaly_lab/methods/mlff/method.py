@@ -21,6 +21,7 @@ from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.mlff.losses import Losses, covered
 from anomaly_lab.methods.mlff.self_calibration import SelfCalibratedConv
 from anomaly_lab.methods.mlff.statistical_texture import StatisticalTexture
+from anomaly_lab.ranks import exchange, here
 from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class Mlff(AnomalyMethod):
         coarse, features = self._score(batch.image)
         features = features.float()
         scores = interpolate(coarse, batch.mask.shape[1:], mode="bilinear")[:, 0]
-        if self.losses.feature and not len(self.center_):
+        if self.losses.feature and not len(self.center_) and here.counts():
             self._see(features.detach(), batch.mask)
         losses = self.losses.of(scores, features, batch.mask, self.center_)
         total = torch.stack(list(losses.values())).sum()
@@ -149,7 +150,7 @@ class Mlff(AnomalyMethod):
     def on_train_epoch_end(self) -> None:
         """Make the first epoch's normal features the center, before the state is saved; it stays for good."""
         if self.seen:
-            total, count = self.seen
+            total, count = map(exchange.summed, self.seen)
             self.center_ = total / count.clamp_min(1)
             self.seen = ()
 

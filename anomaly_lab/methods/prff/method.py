@@ -21,6 +21,7 @@ from anomaly_lab.layers.unet import DiscriminativeNetwork, ReconstructiveNetwork
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.prff.progressive import Progressive
 from anomaly_lab.methods.prff.swin_upernet import SwinUPerNet
+from anomaly_lab.ranks import exchange
 from anomaly_lab.types import Prediction, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -121,10 +122,10 @@ class Prff(AnomalyMethod):
 
     def on_test_epoch_end(self) -> None:
         """Say how often the gate opened."""
-        how = self.progressive
-        if how.iterations > 1:
-            said = f"{self.opened} further passes, gate {how.gate}, m {how.threshold:g}"
-            log.info("progressive reconstruction: %s", said)
+        self.opened = sum(exchange.gathered(self.opened))
+        if (how := self.progressive).iterations > 1:
+            passed = f"{self.opened} further passes"
+            log.info(f"progressive reconstruction: {passed}, gate {how.gate}, m {how.threshold:g}")
 
     def doubts(self) -> list[str]:
         """Say so if no image got a further pass."""
@@ -226,9 +227,8 @@ class Prff(AnomalyMethod):
 
 def _check_numbers(counts: dict[str, int], focal_gamma: float, weight_decay: float) -> None:
     """Raise ConfigError for a number that is out of its range."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"model.{name}: {count}; give at least 1")
+    if few := [f"model.{name}: {count}" for name, count in counts.items() if count < 1]:
+        raise ConfigError(f"{few[0]}; give at least 1")
     if focal_gamma < 0 or 0 < focal_gamma < 1:  # as DRAEM does
         raise ConfigError(f"model.focal_gamma: {focal_gamma}; give 0 or at least 1")
     if weight_decay < 0:

@@ -18,6 +18,7 @@ from anomaly_lab.methods.vt_adl.capsules import Capsules, SquashedLinear
 from anomaly_lab.methods.vt_adl.mixture_density import MixtureDensity
 from anomaly_lab.methods.vt_adl.patch_transformer import PatchTransformer
 from anomaly_lab.methods.vt_adl.vector_decoder import VectorDecoder
+from anomaly_lab.ranks import here
 from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch, Training
 
 
@@ -134,7 +135,7 @@ class VtAdl(AnomalyMethod):
         """Return the terms of each of (B, 3, H, W) images; in training the tokens are noisy for both ways."""
         tokens = self.encoder(image)
         if self.training and self.latent_noise:
-            tokens = tokens + self.latent_noise * torch.randn_like(tokens)
+            tokens = tokens + self.latent_noise * here.randn_like(tokens)
         picture, image = self._reconstruct(tokens, image), image.float()
         error = (picture - image).square().mean((1, 2, 3))
         return Terms(error, ssim(image, picture, "unit").mean((1, 2, 3)), self.mixture(tokens))
