@@ -19,16 +19,8 @@ from tests.support.documents import blocks, commands, pages, photographs, small,
 from tests.support.runs import CHECKOUT
 from tests.support.trees import normal_image, write_png
 
-GUIDES = pages(
-    *(
-        "README.md",
-        "docs/start.md",
-        "docs/data.md",
-        "docs/sweeps.md",
-        "docs/dashboards.md",
-        "docs/synthesis.md",
-    )
-)
+PAGES = ("start", "data", "sweeps", "devices", "dashboards", "synthesis")
+GUIDES = pages("README.md", *(f"docs/{name}.md" for name in PAGES))
 EXTEND = CHECKOUT / "docs" / "extend.md"
 
 pytestmark = pytest.mark.long
