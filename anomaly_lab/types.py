@@ -70,3 +70,4 @@ class Training(NamedTuple):
     pseudo: bool  # pseudo anomalies are among them
     # the training images as they are, (B, 3, H, W) float32 in [0, 1], from the first to the last
     normals: Iterable[Tensor]
+    ranks: int = 1  # processes that share each batch

@@ -100,6 +100,8 @@ class Sameness:
 
     def merge(self, other: Self) -> None:
         """Add what another has taken in."""
+        if not other.count:
+            return
         if not self.count:
             self.first = other.first
             self.sums = np.zeros_like(other.sums)

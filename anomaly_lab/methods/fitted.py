@@ -20,7 +20,12 @@ class SinglePassMethod(AnomalyMethod, ABC):
     """Takes in each training image once, batch by batch, and learns at the end of the only epoch.
 
     What it needs of the images it may sum up as they come, so that memory does not grow with their number.
+
+    Attributes:
+        joins: whether `finish` learns from what all ranks took in; without it, several are refused.
     """
+
+    joins: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +40,11 @@ class SinglePassMethod(AnomalyMethod, ABC):
         """Learn from what was taken in, in float32 whatever the precision of the features."""
 
     def check_training(self, training: Training) -> None:
-        """Raise ConfigError unless each training image comes exactly once."""
+        """Raise ConfigError unless each training image comes exactly once, and all of them to `finish`."""
+        if training.ranks > 1 and not self.joins:
+            name = type(self).__name__
+            way_out = "give trainer.devices=1, or see docs/extend.md on sums"
+            raise ConfigError(f"trainer.devices: {name} knows of no other process's images; {way_out}")
         if training.epochs != 1 or not training.each_once:
             given = "this method sees each training image once"
             raise ConfigError(
@@ -60,6 +69,8 @@ class SinglePassMethod(AnomalyMethod, ABC):
 
 class FittedMethod(SinglePassMethod, ABC):
     """Collects something of every training image, then learns from all of it."""
+
+    joins: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

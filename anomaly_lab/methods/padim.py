@@ -3,7 +3,7 @@
 Defard, Setkov, Loesch, Audigier, ICPR 2020 workshops, arXiv 2011.08785.
 """
 
-from typing import Annotated, final
+from typing import Annotated, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ class Padim(SinglePassMethod):
         seed: draws the channels.
     """
 
+    joins: ClassVar[bool] = True
     channels_: Tensor  # (D,) int64
 
     def __init__(

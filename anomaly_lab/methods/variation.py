@@ -1,6 +1,6 @@
 """Per-pixel variation: the second control (Saeedi, Giusti, VISAPP 2022, baseline "Variation")."""
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class Variation(SinglePassMethod):
             it.
     """
 
+    joins: ClassVar[bool] = True
     mean_: Tensor  # (3, H, W) float32
     std_: Tensor  # (3, H, W) float32
 

@@ -40,5 +40,7 @@ def silence() -> None:
 
 def _follow() -> None:
     """End at once when the first rank does, however it does: its end of the pipe closes."""
-    sys.stdin.read()
+    # Not by sys.stdin, whose lock a loader's worker, forked from here, would wait for.
+    while os.read(0, 2**12):
+        pass
     os._exit(1)

@@ -22,7 +22,8 @@ def check_together(method: AnomalyMethod, data: AnomalyDataModule, how: Evaluati
 
 def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
     """Return what a training of these settings on these data is. ConfigError: it would have no steps."""
-    check_shared(settings.ranks(), data)
+    ranks = settings.ranks()
+    check_shared(ranks, data)
     batches = data.batches_per_epoch
     steps = settings.steps(batches)
     return Training(
@@ -33,6 +34,7 @@ def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
         augmented=data.augment is not None,
         pseudo=data.synthesis.source != "none" and data.synthesis.ratio != 0,
         normals=data.normals,
+        ranks=ranks,
     )
 
 

@@ -12,7 +12,9 @@ from anomaly_lab.estimators.gmm import GaussianMixture
 from anomaly_lab.estimators.knn import KNearest
 from anomaly_lab.estimators.reduce import Pca
 from anomaly_lab.methods.deep_knn import DeepKnn
+from anomaly_lab.methods.fitted import SinglePassMethod
 from anomaly_lab.methods.hit_milf import HitMilf
+from anomaly_lab.methods.nearest import Nearest
 from anomaly_lab.methods.padim import Padim
 from anomaly_lab.methods.patchcore import PatchCore
 from anomaly_lab.methods.variation import Variation
@@ -95,3 +97,24 @@ def test_where_moments_are_enough_memory_does_not_grow_with_the_images(make, gro
             method.training_step(TrainBatch(images, images, torch.zeros(4, SIZE, SIZE, dtype=torch.bool)), 0)
         held.append(bytes_of_tensors())
     assert (held[1] > held[0]) == grows
+
+
+class Sum(SinglePassMethod):
+    """Adds images up, and knows of no other process."""
+
+    def forward(self, image):
+        raise NotImplementedError
+
+    def update(self, image):
+        """Take nothing in."""
+
+    def finish(self):
+        """Learn nothing."""
+
+
+def test_sums_that_no_process_joins_are_refused_where_several_share_the_images():
+    told(Sum(), pseudo=False)
+    line = r"^trainer\.devices: Sum knows of no other process's images; give trainer\.devices=1, or see docs"
+    with pytest.raises(ConfigError, match=line):
+        told(Sum(), pseudo=False, ranks=2)
+    told(Nearest(), pseudo=False, ranks=2)

@@ -56,8 +56,8 @@ def files(path: Path) -> list[str]:
     return sorted("maps/x.png" if name.endswith(".png") and "-" in name else name for name in names)
 
 
-def both(tmp_path: Path, *words: str) -> list[tuple[dict[str, float], Path]]:
-    return [ran(tmp_path / folder, *words, *more) for folder, more in (("one", []), ("two", [TWO]))]
+def both(tmp_path: Path, *words: str, of_two: str = TWO) -> list[tuple[dict[str, float], Path]]:
+    return [ran(tmp_path / folder, *words, *more) for folder, more in (("one", []), ("two", [TWO, of_two]))]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_is_fitted_has_the_numbers_of_one_process(model, more, bound, tree,
 
 
 def test_a_training_is_the_same_run_and_its_first_loss_that_of_the_whole_batch(tree, tmp_path):
-    (alone, one), (shared, two) = both(tmp_path, *trained(tree))
+    (alone, one), (shared, two) = both(tmp_path, *trained(tree), of_two="data.workers=1")
     assert alone.keys() == shared.keys()
     assert len(losses(two)) == len(losses(one)) == STEPS
     assert losses(two)[0] == pytest.approx(losses(one)[0], rel=1e-5)

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.ranks import here
 from anomaly_lab.training.guard import Guard
 from tests.support.runs import on_tree, ran
 from tests.support.trees import mvtec_tree
@@ -90,3 +92,22 @@ def test_the_random_numbers_of_a_resumed_state_go_on():
     resumed.on_load_checkpoint(trainer, method, state)
     resumed.on_train_start(trainer, method)
     assert torch.equal(torch.rand(5), drawn)
+
+
+@pytest.mark.parametrize(
+    ("part", "alike"),
+    [
+        (nn.Linear(2, 2), True),
+        (nn.Dropout2d(0.0), True),
+        (nn.Dropout2d(0.1), False),
+        (DropPath(0.2), False),
+        (DropPath(0.0), True),
+    ],
+)
+def test_ranks_draw_alike_but_for_what_a_network_drops(part, alike, monkeypatch):
+    drawn = []
+    for rank in (0, 1):
+        monkeypatch.setattr(here.PLACE, "rank", rank)
+        Guard(3).on_train_epoch_start(SimpleNamespace(current_epoch=1), nn.Sequential(nn.ReLU(), part))
+        drawn.append(torch.rand(4))
+    assert torch.equal(*drawn) is alike
