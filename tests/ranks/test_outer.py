@@ -90,7 +90,7 @@ def tasks(tmp_path, monkeypatch):
     def start(number: int, *more: str):
         put(monkeypatch, SLURM, number, 2, number)
         # Of one machine, but that there are two of each device is for the one to say that started them.
-        given = [*words, "trainer.nodes=1", "trainer.devices=2", *more]
+        given = [*more, *words, "trainer.nodes=1", "trainer.devices=2"]
         return begun("anomaly_lab", *given, said=tmp_path / f"said{number}.txt")
 
     return start
