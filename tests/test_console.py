@@ -23,7 +23,7 @@ def test_help_shows_groups_and_config_imports_no_torch_and_writes_nothing(tmp_pa
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "hydra" in imported
     assert not {"torch", "numpy", "lightning", "anomaly_lab.train"} & imported
-    options = "trainer: cpu, debug, default, gpu, gpu_bf16, mps\n"
+    options = "trainer: cpu, ddp, debug, default, gpu, gpu_bf16, mps\n"
     for text in ("python -m anomaly_lab", options, "experiment=NAME", "fpr_limit: 0.3", "gallery "):
         assert text in done.stdout
     assert not list(tmp_path.iterdir())

@@ -45,14 +45,7 @@ def test_a_failure_ends_no_sweep_is_kept_with_its_traceback_and_tried_again_if_a
     assert sweep("seed=1,2,3") == 1
     said = capsys.readouterr()
     assert [seed for _, seed in runs] == [1, 2, 3]
-    assert (
-        rows(said.out, 4)
-        == [
-            ["n", "image_auroc"],
-            ["2", "0.200", "±", "0.141"],
-        ][-4:]
-        or True
-    )
+    assert rows(said.out, 2) == [["n", "image_auroc"], ["2", "0.200", "±", "0.141"]]
     assert said.err.rstrip().splitlines()[-2:] == [
         "ValueError: a bug",
         "anomaly_lab: 1 of 3 runs failed; retry=failed tries them again",
