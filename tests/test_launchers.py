@@ -13,7 +13,8 @@ from tests.sweeps.sweeping import directories, rows, runs, sweep  # noqa: F401 -
 
 
 @pytest.fixture
-def launcher() -> str:
+def launcher(monkeypatch) -> str:
+    monkeypatch.setattr(sweeps, "LOOK_SECONDS", 0.02)
     return forking.register()
 
 
@@ -71,7 +72,6 @@ def test_a_launcher_that_breaks_is_told_and_what_was_done_counts(sweep, runs, ca
 
 
 def test_how_far_other_processes_are_is_said(sweep, runs, capfd, launcher, monkeypatch, tmp_path):  # noqa: F811
-    monkeypatch.setattr(sweeps, "LOOK_SECONDS", 0.02)
     launch = forking.ForkingLauncher.launch
 
     def slow(self, job_overrides, initial_job_idx):

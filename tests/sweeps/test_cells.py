@@ -49,6 +49,7 @@ def whole(words: list[str]) -> RunDirectory:
     return RunDirectory.of(asked.folder, asked.cfg.tag, checked.config_hash, asked.cfg.seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", SWEEPS)
 def test_a_cell_has_the_run_directory_of_its_config_composed_whole(words):
     words = [*CATEGORY, *words]

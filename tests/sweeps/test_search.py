@@ -5,6 +5,7 @@ import pytest
 from anomaly_lab.errors import DataError
 from tests.sweeps.sweeping import directories, runs, sweep  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.long
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.trials=12", "data=synthetic_defects", "seed=0"]
 SIZES = "data.batch_size=range(1,40)"
 
