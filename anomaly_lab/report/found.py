@@ -1,7 +1,7 @@
 """The runs below a folder, as their own files tell of them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, final
@@ -18,6 +18,30 @@ SMALL = "_small"  # how the names of reduced recipes end
 MADE_FROM = ("data_content", "synthesis_source", "weights", "own_code")
 
 
+class Origin(NamedTuple):
+    """What a run says of how it came about; empty where it says nothing."""
+
+    command: str
+    commit: str  # of this project, 12 digits, with a plus if files had been changed
+    hardware: str
+    torch: str  # its version
+    seconds: float  # 0 if unknown
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> Self:
+        """Read it out of a manifest; whatever is no text of ours counts as nothing."""
+        commit = one_line(manifest.get("git_commit") or "")[:12]
+        seconds = manifest.get("seconds")
+        versions = manifest.get("versions")
+        return cls(
+            command=one_line(manifest.get("command") or "", 2000),
+            commit=f"{commit}{'+' if commit and manifest.get('git_dirty') else ''}",
+            hardware=one_line(manifest.get("hardware") or ""),
+            torch=one_line(versions.get("torch", "")) if isinstance(versions, dict) else "",
+            seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
+        )
+
+
 @final
 @dataclass(frozen=True)
 class Run:
@@ -32,6 +56,7 @@ class Run:
         versions: of the metrics' definitions, by name; what is absent is of the first.
         started: ISO 8601, empty if unknown.
         error: why it failed, if it did.
+        origin: what it was made by.
     """
 
     path: Path
@@ -49,6 +74,7 @@ class Run:
     doubts: Sequence[str]
     started: str
     error: str
+    origin: Origin
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -80,6 +106,7 @@ class Run:
             doubts=directory.doubts() if status == "done" else (),
             started=one_line(manifest.get("started", "")),
             error=one_line(manifest.get("error", "")) if status == "failed" else "",
+            origin=Origin.of(manifest),
         )
 
     @property

@@ -154,4 +154,5 @@ def _runs(content: Content, said: list[str]) -> list[Markup]:
     kept = joined(list(records(runs, said)))
     table = table_of_runs(runs, content.metrics, content.name)
     title = element("summary", "Config and manifest of each run")
-    return [table, element("details", title, kept, class_="records")]
+    origin = _list(list(remarks.on_origin(content.found)))
+    return [table, origin, element("details", title, kept, class_="records")]

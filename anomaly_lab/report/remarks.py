@@ -1,5 +1,6 @@
 """What makes the tables doubtful, a line each: of the printed numbers, then of our runs."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from anomaly_lab.report.beside import Papers
@@ -8,6 +9,7 @@ from anomaly_lab.report.tables import Table, repeated, shared_settings
 from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, otherwise, outdated_in, printed_in
 
 NAMED = 5  # runs with the same doubt
+COMMANDS = 20
 PROCEDURAL = "procedural"  # in the words of a run about textures that are no photographs
 
 
@@ -38,6 +40,26 @@ def on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
         yield f"{more} times a seed was run again by the same settings: the last begun counts"
     if doubtful := sum(bool(run.doubts) for run in all_found.runs):
         yield f"{doubtful} of {len(all_found.runs)} runs say in run.log: look at this"
+
+
+def on_origin(all_found: Found) -> Iterator[str]:
+    """Yield by which commands, of what code, on what machine and in which time the runs were made."""
+    done = [run for run in all_found.runs if run.status == "done"]
+    commands = Counter(run.origin.command for run in done if run.origin.command)
+    for command, count in commands.most_common(COMMANDS):
+        yield f"{count} run{'s' if count > 1 else ''} by: {command}"
+    if len(commands) > COMMANDS:
+        yield f"and the rest by {len(commands) - COMMANDS} more commands: see each run"
+    makers = Counter((run.origin.commit, run.origin.torch, run.origin.hardware) for run in done)
+    for (commit, torch, hardware), count in makers.items():
+        if commit or torch or hardware:
+            changed = " with changes" if commit.endswith("+") else ""
+            code = f"commit {commit.rstrip('+') or 'unknown'}{changed}"
+            yield f"{count} of {code}, with torch {torch or 'unknown'}, on {hardware or 'an unknown machine'}"
+    if seconds := sum(run.origin.seconds for run in done):
+        seeds = ", ".join(map(str, sorted({run.seed for run in done})))
+        hours = f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.0f} min"
+        yield f"{hours} of runs in all; seeds {seeds}"
 
 
 def on_failures(all_found: Found) -> Iterator[str]:

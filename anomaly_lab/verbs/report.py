@@ -24,7 +24,7 @@ from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import Found, found
 from anomaly_lab.report.page import Content, page
-from anomaly_lab.report.remarks import on_failures, on_papers, on_runs
+from anomaly_lab.report.remarks import on_failures, on_origin, on_papers, on_runs
 from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, tables
 from anomaly_lab.report.texts import as_csv, latex, markdown
 from anomaly_lab.runs.directory import RunDirectory
@@ -54,7 +54,8 @@ def work(asked: Composition) -> None:
     papers = Papers(paper_tables())
     made = tables(all_found.runs, want.metrics)
     lines = [*on_papers(all_found, made, papers), *on_runs(all_found, made), *on_failures(all_found)]
-    text = "\n".join([*(markdown(table, papers) for table in made), *(f"- {line}" for line in lines)])
+    origin = ["", "### Where the numbers are from", "", *(f"- {line}" for line in on_origin(all_found))]
+    text = "\n".join([*(markdown(t, papers) for t in made), *(f"- {line}" for line in lines), *origin])
     print(text)
     kept = RunDirectory(want.folder)
     try:
