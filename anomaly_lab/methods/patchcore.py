@@ -116,8 +116,8 @@ class PatchCore(FittedMethod):
         patches = collected.flatten(0, 2)
         count = max(1, round(self.coreset * len(patches)))
         log.info("coreset: %d of %d patches", count, len(patches))
-        rows = exchange.told(self._chosen(patches, count).numpy() if here.first() else np.zeros(0))
-        self.bank_ = patches[torch.from_numpy(rows).to(patches.device)]
+        rows = exchange.told(self._chosen(patches, count) if here.first() else torch.empty(0))
+        self.bank_ = patches[rows.to(patches.device)]
 
     def _chosen(self, patches: Tensor, count: int) -> Tensor:
         """Return the (count,) rows of the coreset, on the CPU."""

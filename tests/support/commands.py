@@ -26,7 +26,9 @@ def begun(module: str, *arguments: str, said: Path, cwd: Path = CHECKOUT) -> Ite
     What it says goes to the file ``said``. It reads the number of threads from the environment that the first
     of them found.
     """
-    process = SERVER.Process(target=_run, args=(module, arguments, said, cwd, dict(os.environ)))
+    # A command line in this process has asked for tracebacks, which a new process would show
+    environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
+    process = SERVER.Process(target=_run, args=(module, arguments, said, cwd, environment))
     process.start()
     try:
         yield process

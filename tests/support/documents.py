@@ -38,6 +38,9 @@ def small(arguments: list[str], places: dict[str, str]) -> list[str]:
         return words
     words = [re.sub(r"^(hydra\.sweeper\.trials)=.*", r"\1=2", word) for word in words]
     words = [word for word in words if not re.match(r"trainer=(gpu|mps|cpu)", word)]
+    if "trainer=ddp" in words:  # another process would draw all of the demo
+        tree = ["data=mvtec", f"data.root={places['DIR']}", f"data.category={places['NAME']}"]
+        words = [word for word in words if word != "data=demo"] + tree
     given = {word.partition("=")[0] for word in words}
     if not {"trainer", "trainer.max_steps"} & given:
         words.append("trainer=debug")

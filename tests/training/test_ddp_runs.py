@@ -63,12 +63,10 @@ def both(tmp_path: Path, *words: str, of_two: str = TWO) -> list[tuple[dict[str,
 @pytest.mark.parametrize(
     ("model", "more", "bound"),
     [
+        # The others stand in experiments/ddp.md, by tests/side_by_side.py
         ("deep_knn_small", [], 1e-6),
-        ("nearest", [], 1e-6),
-        ("variation", [], 1e-5),
         ("padim_small", ["evaluation.poison=true"], 1e-4),
         ("patchcore_small", [], 1e-6),
-        ("hit_milf_small", [], 1e-5),
     ],
 )
 def test_what_is_fitted_has_the_numbers_of_one_process(model, more, bound, tree, tmp_path):
