@@ -22,6 +22,8 @@ from tests.support.commands import ended
 from tests.support.runs import CHECKOUT
 from tests.support.trees import mvtec_tree
 
+pytestmark = pytest.mark.long
+
 STRANGER = """
 from pathlib import Path
 

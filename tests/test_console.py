@@ -46,6 +46,7 @@ def test_a_closed_pipe_ends_it_quietly(words, options):
     assert unread(words, *options) == (0, "")
 
 
+@pytest.mark.long
 def test_a_pipe_that_closes_on_a_verb_ends_it_quietly(tmp_path):
     words = ["check", *on_tree(mvtec_tree(tmp_path / "data", train=16))]
     assert unread(words) == (0, "")

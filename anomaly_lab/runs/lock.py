@@ -243,4 +243,5 @@ def _taken(file: TextIO) -> bool:
 
 def _beat(descriptor: int, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
-        os.utime(descriptor)
+        with suppress(OSError):  # a disk of the network that is gone for a moment
+            os.utime(descriptor)

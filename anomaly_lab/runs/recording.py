@@ -64,7 +64,6 @@ def recording(
             yield
             seconds = round(time.monotonic() - began, 1)
             directory.note(status="done", seconds=seconds)
-            log.info("%s: done in %.1f s%s", directory.path, seconds, listed(directory))
         except Exception as error:
             journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
             _note(directory, status="failed", error=f"{type(error).__name__}: {error}")
@@ -73,6 +72,7 @@ def recording(
             _note(directory, status="interrupted")
             log.warning("%s: interrupted; %s", directory.path, _way_on(directory))
             raise
+        log.info("%s: done in %.1f s%s", directory.path, seconds, listed(directory))
 
 
 @contextmanager
@@ -92,12 +92,14 @@ def early_failures_kept(directory: RunDirectory, manifest: dict[str, Any], *, ke
         raise
     except Exception as error:
         with suppress(RunError):  # what cannot be written is not why the run failed
-            found = directory.manifest()
-            if keep and (not found or found.get("began") is False):
+            if keep:
                 with locked(directory.path):
-                    directory.write("run.log", traceback.format_exc())
-                    facts = {"status": "failed", "began": False, "error": f"{type(error).__name__}: {error}"}
-                    directory.write_json("manifest.json", manifest | facts)
+                    found = directory.manifest()  # another process may have done it in the meantime
+                    if not found or found.get("began") is False:
+                        directory.write("run.log", traceback.format_exc())
+                        said = f"{type(error).__name__}: {error}"
+                        facts = {"status": "failed", "began": False, "error": said}
+                        directory.write_json("manifest.json", manifest | facts)
         raise
 
 

@@ -26,7 +26,12 @@ def given(params: Mapping[str, Any] | None, arguments: Iterable[str], loader: An
     """
     kept = [f"{key}={_text(value)}" for key, value in (params or {}).items()]
     read = OverridesParser.create(config_loader=loader).parse_overrides([*kept, *arguments])
-    return list({override.get_key_element(): override for override in read}.values())
+    return list({key_of(override): override for override in read}.values())
+
+
+def key_of(override: Override) -> str:
+    """Return the key, however it was to be set: ``++seed=1`` is of ``seed``."""
+    return str(override.get_key_element()).lstrip("+")
 
 
 def axis_of(override: Override) -> Axis:
@@ -34,10 +39,10 @@ def axis_of(override: Override) -> Axis:
     key = override.get_key_element()
     if not override.is_sweep_override():
         word = f"{key}={override.get_value_element_as_str()}" if not override.is_delete() else key
-        return Axis(key, [override.input_line or word])
+        return Axis(key_of(override), [override.input_line or word])
     if not override.is_discrete_sweep():
         raise ConfigError(f"{override.input_line}: a grid takes single values, as {key}=1,2,3")
-    return Axis(key, [f"{key}={value}" for value in override.sweep_string_iterator()])
+    return Axis(key_of(override), [f"{key}={value}" for value in override.sweep_string_iterator()])
 
 
 def _text(value: Any) -> str:

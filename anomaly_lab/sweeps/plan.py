@@ -166,7 +166,7 @@ def planned(
 
 
 def _is_all(axis: Axis) -> bool:
-    return axis.key == CATEGORY and f"{CATEGORY}={ALL}" in axis.words
+    return axis.key == CATEGORY and ALL in {word.partition("=")[2] for word in axis.words}
 
 
 def _cells(family: Family, axes: Sequence[Axis]) -> Iterator[SweepCell]:
@@ -203,7 +203,11 @@ def _cell(family: Family, words: list[str], facts: Facts) -> SweepCell:
     config = facts.config
     place = Path(config["runs"], family.choices["model"], family.choices["data"], config[CATEGORY])
     directory = RunDirectory.of(place, config["tag"], hashed(facts.values), config["seed"])
-    sources = {key: value for key, value in config.items() if key.startswith("data.") or key in facts.weights}
+    sources = {
+        key: value
+        for key, value in config.items()
+        if key.startswith("data.") or key.endswith("_target_") or key in facts.weights
+    }
     return SweepCell(
         overrides=[*family.words, *words],
         directory=directory,

@@ -1,6 +1,7 @@
 """A search: Optuna chooses the values of a trial by what came of those before."""
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -12,13 +13,19 @@ from hydra.utils import get_class
 from anomaly_lab.config.messages import near
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.report.tables import value_of
-from anomaly_lab.sweeps.plan import SweepCell
+from anomaly_lab.sweeps.axes import key_of
+from anomaly_lab.sweeps.plan import ALL, SweepCell
 from anomaly_lab.sweeps.states import Standing, State, states_of
 from anomaly_lab.sweeps.sweep import launched, show_table, told
 from anomaly_lab.sweeps.table import SHOWN
 
 log = logging.getLogger(__name__)
-SINGLE = ("seed", "data.category", "data", "data.root")  # of several a search would take the easiest
+# Keys that change what is measured, or on what: of several values a search would take the easiest.
+SINGLE = re.compile(
+    r"seed|tag|data|evaluation.*"
+    r"|data\.(category|root|seed|defects.*|test_share|written.*|crop|center_crop|fit|masks)"
+)
+SIZE = "data.image_size"
 ORACLE = "oracle"
 
 
@@ -67,6 +74,10 @@ class Search:
             for override in space
             if override.is_sweep_override()
         }
+        if SIZE in chosen and "evaluation.resolution=original" not in fixed:
+            raise ConfigError(
+                f"{SIZE}: masks of several sizes do not compare; give evaluation.resolution=original"
+            )
         if not chosen:
             raise ConfigError("hydra/sweeper=optuna: give a key several values to choose from, as KEY=A,B")
         cells: list[SweepCell] = []
@@ -90,11 +101,13 @@ class Search:
         words = []
         tag = "run"
         for override in space:
-            key = override.get_key_element()
+            key = key_of(override)
             if override.is_sweep_override():
-                if key in SINGLE:
+                if SINGLE.fullmatch(key):
                     raise ConfigError(f"{key}: give a search one; of several it would take the easiest")
                 continue
+            if key == "data.category" and override.get_value_element_as_str() == ALL:
+                raise ConfigError("data.category: give a search one category, not all")
             if key == "tag":
                 tag = override.get_value_element_as_str()
                 continue
@@ -109,6 +122,9 @@ class Search:
             return kind(values.start, values.end, log="log" in values.tags)
         if override.value_type is ValueType.RANGE_SWEEP and isinstance(values, RangeSweep):
             numbers = list(values.range())
+            if "log" in values.tags:
+                line = f"{override.input_line}: a range has no logarithmic scale; give tag(log,interval(A,B))"
+                raise ConfigError(f"{line}, with int(...) around the interval for whole numbers")
             return self._kind(isinstance(numbers[0], int))(numbers[0], numbers[-1], step=values.step)
         return self.optuna.distributions.CategoricalDistribution(list(override.sweep_string_iterator()))
 

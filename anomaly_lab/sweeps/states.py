@@ -21,6 +21,7 @@ class Standing(StrEnum):
 
     DONE = "done"
     STALE = "made from something else"  # done, but from other data, weights or code than there are now
+    UNSEEN = "done, of what cannot be read"  # its data, weights or code are not there to be compared
     FAILED = "failed"
     BUSY = "in work elsewhere"  # a living process has it
     OPEN = "to do"  # was not begun, or was broken off
@@ -72,21 +73,26 @@ def states_of(cells: Sequence[SweepCell]) -> dict[Path, State]:
     directories = {cell.directory.path: cell.directory for cell in cells}
     states = {path: state_of(directory) for path, directory in directories.items()}
     done = [cell for cell in cells if states[cell.directory.path].standing is Standing.DONE]
-    for path, line in _stale(done):
-        states[path] = State(Standing.STALE, line)
-    return states
+    return states | dict(_doubted(done))
 
 
-def _stale(cells: Sequence[SweepCell]) -> Iterator[tuple[Path, str]]:
-    """Yield those of the done runs that would be others if they were run now, with the line that says so."""
-    known: dict[str, dict[str, Any]] = {}
+def _doubted(cells: Sequence[SweepCell]) -> Iterator[tuple[Path, State]]:
+    """Yield those of the done runs that would be others if they were run now, or of which that is unknown."""
+    known: dict[str, dict[str, Any] | str] = {}
     for cell in cells:
-        try:
-            if cell.made_from not in known:
+        if cell.made_from not in known:
+            try:
                 known[cell.made_from] = _made_from(cell)
-            cell.directory.wants_a_run(known[cell.made_from], retry=False)
+            except UserError as error:
+                known[cell.made_from] = str(error)
+        made_from = known[cell.made_from]
+        if isinstance(made_from, str):
+            yield cell.directory.path, State(Standing.UNSEEN, made_from)
+            continue
+        try:
+            cell.directory.wants_a_run(made_from, retry=False)
         except UserError as error:
-            yield cell.directory.path, str(error)
+            yield cell.directory.path, State(Standing.STALE, str(error))
 
 
 def _made_from(cell: SweepCell) -> dict[str, Any]:

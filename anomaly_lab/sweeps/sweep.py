@@ -60,7 +60,7 @@ def launched(cells: Sequence[SweepCell], before: States, launcher: Launcher) -> 
             _at_once(launcher, todo)
     directories = {cell.directory.path: cell.directory for cell in cells}
     return {
-        path: state if state.standing is Standing.STALE else state_of(directories[path])
+        path: state if state.standing in {Standing.STALE, Standing.UNSEEN} else state_of(directories[path])
         for path, state in before.items()
     }
 
@@ -86,12 +86,18 @@ def left_over(states: States, todo: Sequence[SweepCell]) -> Iterator[str]:
     tried = {cell.directory.path for cell in todo}
     of = {one: [path for path, state in states.items() if state.standing is one] for one in Standing}
     total = len(states)
-    untold = [path for path in (*of[Standing.STALE], *of[Standing.FAILED]) if path not in tried]
-    for path in untold[:LISTED]:
+    failed_before = [path for path in of[Standing.FAILED] if path not in tried]
+    lines = [states[path].line for path in of[Standing.STALE]]
+    for path in failed_before:
         line = states[path].line
-        yield line if line.startswith(str(path)) else f"{path}: failed before: {line}"
-    if len(untold) > LISTED:
-        yield f"and {len(untold) - LISTED} more"
+        lines.append(line if line.startswith(str(path)) else f"{path}: failed before: {line}")
+    yield from lines[:LISTED]
+    if len(lines) > LISTED:
+        yield f"and {len(lines) - LISTED} more"
+    if unseen := of[Standing.UNSEEN]:
+        why = "; ".join(dict.fromkeys(states[path].line for path in unseen))
+        said = "runs are done, but cannot be compared with their data"
+        yield f"{len(unseen)} of {total} {said}: {one_line(why)}"
     if failed := len(of[Standing.FAILED]):
         yield f"{failed} of {total} runs failed; retry=failed tries them again"
     if stale := len(of[Standing.STALE]):
@@ -114,7 +120,8 @@ def _one_by_one(launcher: BasicLauncher, todo: Sequence[SweepCell], before: Stat
     began = time.monotonic()
     for number, cell in enumerate(todo):
         state = state_of(cell.directory)
-        failed_since = state.attempt != before[cell.directory.path].attempt
+        was = before[cell.directory.path].attempt
+        failed_since = state.standing is Standing.FAILED and state.attempt != was
         if not state.wants_a_run(cell) or failed_since:
             continue
         left = _left(began, number, len(todo))
@@ -192,7 +199,7 @@ def show_table(cells: Sequence[SweepCell], states: States) -> None:
         given = dict(word.partition("=")[::2] for word in cell.overrides)
         metrics = None
         doubts = 0
-        if states[cell.directory.path].standing is Standing.DONE:
+        if states[cell.directory.path].standing in {Standing.DONE, Standing.UNSEEN}:
             try:
                 metrics = cell.directory.metrics()
                 doubts = len(cell.directory.doubts())

@@ -8,6 +8,8 @@ from anomaly_lab import train
 from tests.support import forking
 from tests.sweeps.sweeping import runs, sweep  # noqa: F401 - fixtures
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("words", [(), ("launcher",)])
 @pytest.mark.parametrize(("tag", "group"), [((), None), (("tag=july",), "july")])

@@ -39,11 +39,11 @@ def hill_size(path):
 
 def test_kinds_of_values_are_drawn_as_they_are_given(sweep, runs):  # noqa: F811
     seen = []
-    runs.metrics = lambda cfg: seen.append((cfg.data.fit, cfg.data.white, cfg.data.holdout)) or hill(cfg)
+    runs.metrics = lambda cfg: seen.append((cfg.data.sampling, cfg.data.white, cfg.data.holdout)) or hill(cfg)
     white = "data.white=tag(log,int(interval(1,9)))"
-    drawn = ["data.fit=stretch,pad", white, "data.holdout=interval(0.1,0.2)"]
+    drawn = ["data.sampling=shuffle,replacement", white, "data.holdout=interval(0.1,0.2)"]
     assert sweep(*SEARCH, *drawn) == 0
-    assert {fit for fit, _, _ in seen} == {"stretch", "pad"}
+    assert {kind for kind, _, _ in seen} == {"shuffle", "replacement"}
     assert all(type(white) is int and 1 <= white <= 9 for _, white, _ in seen)
     assert all(0.1 <= share <= 0.2 for *_, share in seen)
     assert len({share for *_, share in seen}) == 12
@@ -74,6 +74,12 @@ def test_real_test_labels_choose_nothing_unless_asked_for_and_then_the_runs_say_
     [
         (["seed=0,1", SIZES], "seed: give a search one; of several it would take the easiest"),
         (["data.category=part,other", SIZES], "data.category: give a search one"),
+        (["++seed=0,1", SIZES], "seed: give a search one"),
+        (["tag=a,b", SIZES], "tag: give a search one"),
+        (["evaluation.fpr_limit=0.1,0.3", SIZES], "evaluation.fpr_limit: give a search one"),
+        (["data.category=all", SIZES], "data.category: give a search one category, not all"),
+        (["data.image_size=64,96"], "data.image_size: masks of several sizes do not compare"),
+        (["data.batch_size=tag(log,range(1,9))"], "a range has no logarithmic scale"),
         ([], "give a key several values to choose from"),
         (
             [SIZES, "hydra.sweeper.objective=image_aurc"],

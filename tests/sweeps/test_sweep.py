@@ -131,6 +131,16 @@ def test_what_is_done_from_other_data_is_told_and_left_alone(sweep, runs, capsys
     assert said.err.count("data_fingerprint changed (another in the finished run") == 2
 
 
+def test_done_runs_whose_data_are_gone_stay_in_the_table(sweep, runs, capsys, tmp_path):  # noqa: F811
+    assert sweep("seed=1,2") == 0
+    (tmp_path / "data").rename(tmp_path / "away")
+    assert sweep("seed=1,2") == 1
+    said = capsys.readouterr()
+    assert "2 of 2 runs are done, but cannot be compared with their data: " in said.err
+    assert "no such folder" in said.err
+    assert rows(said.out, 1) == [["2", "0.150", "±", "0.071"]]
+
+
 def test_a_damaged_run_is_told_and_the_others_are_done(sweep, runs, capsys, tmp_path):  # noqa: F811
     assert sweep("seed=1") == 0
     (done,) = directories(tmp_path / "work")

@@ -74,6 +74,7 @@ def test_kill_9_in_mid_epoch_then_resume_gives_equal_bits(workers, tree, tmp_pat
         assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.long
 def test_the_number_of_workers_changes_no_bit(tree, tmp_path, undisturbed):
     metrics, whole = undisturbed
     same_metrics, path = ran(tmp_path, *training(tree, 1))

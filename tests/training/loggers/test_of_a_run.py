@@ -15,6 +15,7 @@ from tests.support.trees import mvtec_tree
 from tests.support.wandb_files import folders, offline, read  # noqa: F401 - a fixture
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.usefixtures("offline"),
     *(pytest.mark.filterwarnings(f"ignore{one}") for one in (":.*(LeafSpec|many workers)",)),
     *(pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("DeprecationWarning", "FutureWarning")),
