@@ -1,7 +1,7 @@
 """Features of a pretrained, frozen network: it computes, and nothing else."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import timm
 import torch
@@ -52,11 +52,14 @@ class FeatureExtractor(nn.Module):
         self.layers = tuple(layers)
         self.pool = pool
         self.making, self.order, facts = timm_networks.chosen(name, self.layers)
-        self.network = timm_networks.frozen(timm.create_model(name, **self.making))
+        self.network = self._frozen(timm.create_model(name, **self.making))
         self.channels = [fact["num_chs"] * (3 if pool == "cascade" else 1) for fact in facts]
         self.strides = [fact["reduction"] for fact in facts]
         for key, values in timm_networks.statistics(self.network).items():
             self.register_buffer(key, values, persistent=False)
+
+    def _frozen(self, network: Any) -> Any:
+        return timm_networks.frozen(network, timm_networks.foldable(self.name, self.layers))
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ConfigError unless the network takes images of this size."""
@@ -89,7 +92,7 @@ class FeatureExtractor(nn.Module):
         """
         if self.weights != "random":
             found = sources.pretrained(self.name, self.weights, self.making)
-            self.network.load_state_dict(timm_networks.frozen(found).state_dict())
+            self.network.load_state_dict(self._frozen(found).state_dict())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return each layer's features, in the order asked for.

@@ -1,6 +1,6 @@
 """A frozen network in the form that computes fastest."""
 
-import copy
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -16,25 +16,37 @@ CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
-def folded(network: nn.Module, side: int = 64) -> nn.Module:
-    """Return an eval-mode network with its batch norms folded into the convolutions before them.
+def pairs(network: nn.Module, side: int = 64) -> list[tuple[str, str]]:
+    """Return the names of the convolutions and batch norms of an eval-mode network that `fold` can join.
 
-    The network gives a list. Which convolution comes before is seen in one pass over a ``side`` x ``side``
-    image, not guessed from the order of the modules; timm's norms also hold an activation, which stays. What
-    is folded depends on the structure alone, not on the weights, so any weights of a network have a place in
-    the folded one. A norm is folded if it alone takes what its convolution gives. Where the network does not
-    take the image it comes back as it was.
+    The network gives a list. Which convolution comes before a norm is seen in one pass over a ``side`` x
+    ``side`` image, not guessed from the order of the modules. It depends on the structure alone, not on the
+    weights, so any weights of a network have a place in the folded one. A norm is folded if it alone takes
+    what its convolution gives. None is where the network does not take the image.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
-        return network
+        return []
     image = torch.zeros(1, 3, side, side, device="cpu").to(next(network.parameters()))
-    candidate = copy.deepcopy(network)
     try:
         with torch.no_grad():
-            _fold(candidate, image)
+            return _seen(network, image)
     except (RuntimeError, AssertionError, ValueError):  # it does not take an image of this size
-        return network
-    return candidate
+        return []
+
+
+def fold(network: nn.Module, joined: Sequence[tuple[str, str]]) -> nn.Module:
+    """Fold these batch norms into these convolutions, in place; the activation that a norm of timm has stays.
+
+    Args:
+        network: in eval mode.
+        joined: what `pairs` returned of a network of this structure.
+    """
+    for convolution_name, norm_name in joined:
+        convolution, norm = (network.get_submodule(name) for name in (convolution_name, norm_name))
+        _replace(network, convolution_name, fuse_conv_bn_eval(convolution, norm))  # type: ignore[arg-type, type-var]
+        rest = [part for name, part in norm.named_children() if name in {"drop", "act"}]
+        _replace(network, norm_name, nn.Sequential(*rest))
+    return network
 
 
 @final
@@ -54,20 +66,20 @@ class Taken(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def _fold(network: nn.Module, image: Tensor) -> None:
-    """Fold in place."""
+def _seen(network: nn.Module, image: Tensor) -> list[tuple[str, str]]:
+    """Return the pairs, as a pass over an image shows them."""
     named = dict(network.named_modules())
     convolutions = {m: name for name, m in named.items() if type(m) in CONVOLUTIONS and not _hooked(m)}
     norms = {m: name for name, m in named.items() if type(m) in NORMS and not _hooked(m)}
     taken = Taken()
-    pairs: list[tuple[Any, Any]] = []
+    met: list[tuple[Any, Any]] = []  # each norm, after the convolution that it takes
 
     def remember(module: nn.Module, _: object, output: Tensor) -> None:
         taken.made[id(output)] = (module, output)
 
     def match(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         taken.inside = True
-        pairs.append((taken.made.get(id(inputs[0]), (None,))[0], module))
+        met.append((taken.made.get(id(inputs[0]), (None,))[0], module))
 
     def leave(*_: object) -> None:
         taken.inside = False
@@ -81,12 +93,14 @@ def _fold(network: nn.Module, image: Tensor) -> None:
         hook.remove()
     # What the network gives out is not to change.
     kept = taken.others | {taken.made[id(level)][0] for level in levels if id(level) in taken.made}
-    counts = [[pair[position] for pair in pairs] for position in (0, 1)]
-    for convolution, norm in (pair for pair in pairs if pair[0] is not None):
-        if counts[0].count(convolution) == counts[1].count(norm) == 1 and convolution not in kept:
-            _replace(network, convolutions[convolution], fuse_conv_bn_eval(convolution, norm))
-            rest = [part for name, part in norm.named_children() if name in {"drop", "act"}]
-            _replace(network, norms[norm], nn.Sequential(*rest))
+    counts = [[pair[position] for pair in met] for position in (0, 1)]
+    return [
+        (convolutions[convolution], norms[norm])
+        for convolution, norm in met
+        if convolution is not None
+        and counts[0].count(convolution) == counts[1].count(norm) == 1
+        and convolution not in kept
+    ]
 
 
 def _hooked(module: Any) -> bool:

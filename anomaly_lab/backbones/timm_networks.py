@@ -1,5 +1,6 @@
 """Networks of timm: cut below the deepest layer wanted, frozen or to be trained."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from timm.models import is_model_in_modules
 from torch import Tensor
 
-from anomaly_lab.backbones.folding import folded
+from anomaly_lab.backbones.folding import fold, pairs
 from anomaly_lab.backbones.same_padding import unpadded
 from anomaly_lab.errors import ConfigError
 
@@ -84,7 +85,19 @@ def trained(network: Any) -> Any:
     return network.to(memory_format=torch.channels_last)
 
 
-def frozen(network: Any) -> Any:
-    """Return the network in eval mode, without gradients, in the form that computes fastest."""
-    fast = unpadded(folded(network.eval())).requires_grad_(requires_grad=False)
+@lru_cache(maxsize=16)
+def foldable(name: str, layers: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return which convolutions and norms of the network down to these layers can be joined; see `pairs`."""
+    with torch.device("meta"):
+        return tuple(pairs(timm.create_model(name, **chosen(name, layers)[0]).eval()))
+
+
+def frozen(network: Any, joined: Sequence[tuple[str, str]]) -> Any:
+    """Return the network in eval mode, without gradients, in the form that computes fastest; it is changed.
+
+    Args:
+        network: of timm.
+        joined: what `foldable` says of it.
+    """
+    fast = unpadded(fold(network.eval(), joined)).requires_grad_(requires_grad=False)
     return fast.to(memory_format=torch.channels_last)  # on a CPU nearly twice as fast

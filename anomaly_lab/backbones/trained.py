@@ -1,6 +1,7 @@
 """Some layers of a network that a method trains on from pretrained weights."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, final
 
 import timm
@@ -45,7 +46,8 @@ class TrainedBackbone(nn.Module):
         self.layers = tuple(layers)
         self.freeze = freeze
         self.making, self.order, facts = timm_networks.chosen(name, self.layers)
-        self.form = timm_networks.frozen if freeze else timm_networks.trained
+        joined = timm_networks.foldable(name, self.layers) if freeze else ()
+        self.form = partial(timm_networks.frozen, joined=joined) if freeze else timm_networks.trained
         self.network = self.form(timm.create_model(name, **self.making))
         self.channels, self.strides = ([fact[key] for fact in facts] for key in ("num_chs", "reduction"))
         for key, values in timm_networks.statistics(self.network).items():

@@ -120,9 +120,14 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         return {"train": train, "normal": normal, "test": test}
 
     @cached_property
+    def files(self) -> list[str]:
+        """The role, label, name and content's hash of every file, a line each."""
+        return splits.file_lines(self.roles)
+
+    @cached_property
     def fingerprint(self) -> str:
         """A hash over the contents and the role of every file, 16 hex digits."""
-        return splits.fingerprint(self.roles)
+        return splits.fingerprint(self.files)
 
     @cached_property
     def reading(self) -> Reading:
@@ -197,8 +202,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         return Geometry(sides_of(self.image_size), self.fit, self.center_crop, crop)
 
     def _part_box(self) -> tuple[float, float, float, float]:
-        training = [record.image for record in self.roles["train"]]
-        return part_box(training, self.reading, register=self.register)
+        return part_box([r.image for r in self.roles["train"]], self.reading, register=self.register)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
         """Decode everything once, so that a bad file ends the run before its first step."""

@@ -1,15 +1,13 @@
 """What files hold, as hashes."""
 
 import hashlib
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
+from anomaly_lab.data.file_states import state_of
 from anomaly_lab.data.images import masks_of, named
-
-CLOCK_STEP = 2_000_000_000  # nanoseconds; no file system's times are coarser
 
 
 def content_hashes(paths: Sequence[Path]) -> list[str]:
@@ -34,11 +32,7 @@ def content_hash(path: Path) -> str:
     if path.is_dir() and (files := masks_of(path)):
         return hashlib.blake2b("".join(map(content_hash, files)).encode(), digest_size=16).hexdigest()
     with named(path):
-        found = path.stat()
-        now = time.time_ns()
-        young = now - max(found.st_mtime_ns, found.st_ctime_ns) <= CLOCK_STEP
-        which = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return _hashed(path, which, now if young else 0)
+        return _hashed(path, state_of(path))
 
 
 @lru_cache(maxsize=2**17)

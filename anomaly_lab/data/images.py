@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
+from anomaly_lab.data.file_states import state_of
 from anomaly_lab.data.left_out import SUFFIXES, is_no_file
 from anomaly_lab.data.rare_images import is_wide, rare_values, refuse_odd, to_uint8
 from anomaly_lab.errors import DataError
@@ -86,9 +88,14 @@ def white_of(files: Sequence[Path], max_megapixels: float) -> int:
 
 def _largest(path: Path, max_megapixels: float) -> int:
     with named(path):
-        with _opened(path, path, max_megapixels) as image:
-            wide = is_wide(image)
-        values = _decode(path, max_megapixels) if wide else None
+        return _largest_read(path, max_megapixels, state_of(path))
+
+
+@lru_cache(maxsize=2**17)
+def _largest_read(path: Path, max_megapixels: float, *_: object) -> int:
+    with _opened(path, path, max_megapixels) as image:
+        wide = is_wide(image)
+    values = _decode(path, max_megapixels) if wide else None
     return -1 if values is None or values.dtype.kind == "f" else int(values.max())
 
 

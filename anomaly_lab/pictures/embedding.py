@@ -32,20 +32,26 @@ def draw_embedding(
     if len(records) < FEWEST:
         log.info("no figures/tsne.png: %d test images are fewer than %d", len(records), FEWEST)
         return []
-    points = _last_tsne(embedding.tobytes(), embedding.shape[1])
+    title = " / ".join(directory.path.parts[-4:-1])  # not the run's own: cells of a sweep share the picture
+    defects = tuple(record.defect if record.label else "" for record in records)
+    points, picture = _last_drawn(embedding.tobytes(), embedding.shape[1], defects, title)
     pairs = zip(records, points.tolist(), strict=True)
     rows = [(record.image.as_posix(), record.defect, int(record.label), *point) for record, point in pairs]
     directory.write_table("figures/tsne.csv", ("path", "defect", "label", "x", "y"), rows)
-    title = " / ".join(directory.path.parts[-4:])
     with directory.replacing("figures/tsne.png") as file:
-        file.write_bytes(png(drawn(scatter_figure(points, records, title))))
-    return [Picture(directory.path / "figures" / "tsne.png", "tsne", title)]
+        file.write_bytes(picture)
+    caption = " / ".join(directory.path.parts[-4:])
+    return [Picture(directory.path / "figures" / "tsne.png", "tsne", caption)]
 
 
 @lru_cache(maxsize=1)
-def _last_tsne(content: bytes, width: int) -> np.ndarray:
-    """Return `tsne` of the (N, width) float32 content; the cells of a sweep over k share it."""
-    return tsne(np.frombuffer(content, np.float32).reshape(-1, width))
+def _last_drawn(content: bytes, width: int, defects: tuple[str, ...], title: str) -> tuple[np.ndarray, bytes]:
+    """Return `tsne` of the (N, width) float32 content, and its picture's file.
+
+    The cells of a sweep over what only scores, k for one, share both.
+    """
+    points = tsne(np.frombuffer(content, np.float32).reshape(-1, width))
+    return points, png(drawn(scatter_figure(points, np.array(defects), title)))
 
 
 def tsne(embedding: np.ndarray) -> np.ndarray:
@@ -74,15 +80,14 @@ def tsne(embedding: np.ndarray) -> np.ndarray:
     return np.asarray(places, np.float32)
 
 
-def scatter_figure(points: np.ndarray, records: list[ImageRecord], title: str) -> "Figure":
-    """Draw (N, 2) places: normal images grey, below the others.
+def scatter_figure(points: np.ndarray, kinds: np.ndarray, title: str) -> "Figure":
+    """Draw (N, 2) places: normal images, whose (N,) kind is empty, grey, below the others.
 
     Each defect has its own colour and marker, with its count.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - takes a second, and the numbers do without
     from matplotlib.textpath import TextPath  # noqa: PLC0415 - as above
 
-    kinds = np.array([record.defect if record.label else "" for record in records])
     styles = zip(cycle(DEFECT_COLOURS), cycle(DEFECT_MARKERS), strict=False)
     looks = {"": (GREY, "o")} | dict(zip(sorted(set(kinds) - {""}), styles, strict=False))
     # matplotlib keeps labels that begin with _ out of a legend

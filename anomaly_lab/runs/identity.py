@@ -64,7 +64,7 @@ class Identity:
         }
         training = json.dumps([recipe_hash, seed, made_from]).encode()
         training_hash = hashlib.sha256(training).hexdigest()
-        return cls(config_hash, training_hash, seed, **made_from, data_content=content(data.roles))
+        return cls(config_hash, training_hash, seed, **made_from, data_content=content(data.files))
 
     @property
     def made_from(self) -> dict[str, Any]:

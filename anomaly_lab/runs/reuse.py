@@ -4,6 +4,8 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.runs.checkpoints import read_checkpoint
@@ -56,11 +58,17 @@ def _is_finished(trained: RunDirectory, training_hash: str) -> bool:
         same = manifest.get("training_hash") == training_hash
         if manifest.get("status") != "done" or not same or not trained.checkpoint.exists():
             return False
-        read_checkpoint(trained.checkpoint, training_hash)
-    except RunError as error:
+        found = trained.checkpoint.stat()
+        _read_once(trained.checkpoint, training_hash, found.st_ino, found.st_size, found.st_mtime_ns)
+    except (RunError, OSError) as error:  # which another process may just have removed
         log.warning("passed over: %s", error)
         return False
     return True
+
+
+@lru_cache(maxsize=2**10)  # the cells of a sweep share their weights
+def _read_once(file: Path, training_hash: str, *_: int) -> None:
+    read_checkpoint(file, training_hash)
 
 
 def _copy(trained: RunDirectory, directory: RunDirectory) -> None:

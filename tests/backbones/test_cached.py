@@ -126,8 +126,9 @@ def test_images_that_differ_at_all_have_other_digests():
     last_bit[0, 3, 3] = np.nextafter(last_bit[0, 3, 3], np.float32(1))
     not_finite[0, 3, 3], huge[0, 3, 3] = np.nan, 1e38
     images = [divided, multiplied, last_bit, not_finite, huge, divided - 1, divided + 1]
-    assert len({cached._source(image) for image in images}) == len(images)
-    assert cached._source(divided) == cached._source(divided.copy())
+    images += [divided.transpose(0, 2, 1), divided.reshape(3, 4, 16)]
+    assert len({cached.source(image) for image in images}) == len(images)
+    assert cached.source(divided) == cached.source(divided.transpose(2, 1, 0).copy().transpose(2, 1, 0))
 
 
 def test_nothing_stale_comes_back(tmp_path):

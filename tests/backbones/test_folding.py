@@ -1,13 +1,19 @@
 """Batch norms folded into convolutions: no output changes, and what cannot be folded stays."""
 
+import copy
+
 import pytest
 import timm
 import torch
 
-from anomaly_lab.backbones.folding import folded
+from anomaly_lab.backbones.folding import fold, pairs
 from tests.support.features import extractor, noise
 
 IMAGE = noise(0, 3, 64, 48)
+
+
+def folded(network: torch.nn.Module) -> torch.nn.Module:
+    return fold(copy.deepcopy(network), pairs(network))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from anomaly_lab.data import content
+from anomaly_lab.data import file_states
 from anomaly_lab.data.content import content_hash, content_hashes
 from anomaly_lab.errors import DataError
 
@@ -28,7 +28,7 @@ def test_a_file_is_hashed_again_if_it_may_have_changed(tmp_path, monkeypatch):
     path, reads, read, late = tmp_path / "a.bin", [], hashlib.file_digest, [0]
     now = time.time_ns
     monkeypatch.setattr(hashlib, "file_digest", lambda *given: reads.append(given) or read(*given))
-    monkeypatch.setattr(content.time, "time_ns", lambda: now() + late[0])
+    monkeypatch.setattr(file_states.time, "time_ns", lambda: now() + late[0])
     path.write_bytes(b"one")
     assert content_hash(path) == content_hash(path)  # its times are too young to tell two writes apart
     assert len(reads) == 2

@@ -88,18 +88,11 @@ class Wait(NamedTuple):
 # In a batch of a training, a fit or a test.
 OF_A_BATCH = [
     Wait(
-        ("backbones.cached._same",),
-        "whether the batch is the last one, whose features are drawn; one comparison a batch",
-        "torch.equal(one[:1], other[:1])",
-        lambda one, other: False,
-        ("padim_small",),
-    ),
-    Wait(
-        ("backbones.cached.CachedExtractor._kept",),
-        "the cache knows images by their content and has its features on the disk, if it is on",
+        ("backbones.cached.CachedExtractor.__call__",),
+        "images are known by their content: the last batch is drawn, and the cache has features on the disk",
         ".float().cpu().numpy()",
-        lambda self, image, precision: self.extractor(image),
-        ("deep_knn_small", "cache.gigabytes=1"),
+        lambda self, image: self.extractor(image),
+        ("padim_small",),
     ),
     Wait(
         ("estimators.knn.nearest", "methods.patchcore.nearest", "estimators.gmm.nearest"),

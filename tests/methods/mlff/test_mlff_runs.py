@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from sklearn.metrics import roc_auc_score
 
 import anomaly_lab
-from anomaly_lab.backbones.timm_networks import frozen
+from anomaly_lab.backbones.timm_networks import foldable, frozen
 from anomaly_lab.backbones.weights import BUNDLED, pretrained
 from anomaly_lab.methods.mlff.method import Mlff
 from anomaly_lab.training.plan import planned
@@ -95,7 +95,9 @@ def test_every_ratio_runs_with_the_bundled_weights_and_a_saved_run_predicts(rati
     saved = weights(path)
     assert saved["center_"].shape == (8,)
     assert ("model.losses.feature" in caplog.text) is (ratio == 1)  # whose four steps are one epoch
-    wanted = frozen(pretrained(BUNDLED, "bundled", built().backbone.making)).state_dict()
+    backbone = built().backbone
+    joined = foldable(BUNDLED, backbone.layers)
+    wanted = frozen(pretrained(BUNDLED, "bundled", backbone.making), joined).state_dict()
     assert len(wanted) > 50
     assert all(torch.equal(saved[f"backbone.network.{key}"], value) for key, value in wanted.items())
 
