@@ -29,6 +29,7 @@ from anomaly_lab.sweeps.sweepers import Ended, register
 from anomaly_lab.verbs import VERBS
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+CLOSED = 141  # as a shell says it of a process that SIGPIPE ended
 Work = Callable[[composing.Composition], None]
 
 
@@ -37,18 +38,19 @@ def main() -> int:
 
     Returns:
         0; 1 after an error; 75 if all else is done but what other processes work on; 130 after an interrupt;
-        143 after SIGTERM.
+        141 if whoever reads the output closed it on a run or sweep, which ends there; 143 after SIGTERM.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    code = 0
     try:
         try:
             with terminable():
-                return together(answered)
+                code = together(answered)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can be caught, and not when Python ends
     except BrokenPipeError:  # whoever reads the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return code
 
 
 @contextmanager
@@ -131,17 +133,21 @@ def jobs(work: Work, verb: str) -> int:
         try:
             code = done(work, cfg)
         except BrokenPipeError as error:
+            broken.append(error)
             if sweeping:
                 raise
-            broken.append(error)  # raised later: of what a job raises Hydra speaks before it ends
-            return
+            return  # of what a job raises Hydra speaks before it ends
         if code and sweeping:
             raise Ended(code)
         codes.append(code)
 
-    codes.append(composed(job, verb))
+    try:
+        codes.append(composed(job, verb))
+    except BrokenPipeError:
+        if not broken:  # all was done, and only then there was more to say
+            raise
     if broken:
-        raise broken[0]
+        return 0 if verb else CLOSED
     return max(codes, key=[0, BUSY, 1, 130, 143].index)
 
 

@@ -1,5 +1,6 @@
 """The command line and its shell: what it imports, a reader that has enough, a line to be completed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,22 @@ def test_a_closed_pipe_ends_it_quietly(words, options):
 def test_a_pipe_that_closes_on_a_verb_ends_it_quietly(tmp_path):
     words = ["check", *on_tree(mvtec_tree(tmp_path / "data", train=16))]
     assert unread(words) == (0, "")
+
+
+@pytest.mark.long
+def test_a_sweep_goes_on_when_nobody_reads_and_its_exit_code_tells_of_a_failure(tmp_path):
+    tree = mvtec_tree(tmp_path / "data")
+    words = ["-m", "model=nearest", *on_tree(tree), f"runs={tmp_path / 'runs'}", "data.image_size=32,48"]
+    code, errors = unread(words, "-u")
+    assert code == 0
+    assert all(line.startswith("training") for line in errors.splitlines() if line)
+    (tree / "part/test/good/000.png").write_bytes(b"no image")
+    code, errors = unread([*words, "tag=again"])
+    assert code == 1
+    assert "000.png" in errors
+    assert "Traceback" not in errors
+    states = [json.loads(file.read_text())["status"] for file in tmp_path.glob("runs/*/*/*/*/manifest.json")]
+    assert sorted(states) == ["done"] * 2 + ["failed"] * 2
 
 
 @pytest.mark.parametrize(

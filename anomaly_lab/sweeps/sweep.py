@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -208,4 +208,5 @@ def show_table(cells: Sequence[SweepCell], states: States) -> None:
         outcomes.append(Outcome(given, cell.seed, metrics, doubts))
     rows = {tuple(outcome.given.items()) for outcome in outcomes}
     if len(rows) > 1 and any(outcome.metrics for outcome in outcomes):
-        print(closing_table(outcomes), flush=True)
+        with suppress(BrokenPipeError):  # the exit code is still to come
+            print(closing_table(outcomes), flush=True)

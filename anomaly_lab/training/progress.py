@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -48,9 +49,8 @@ class Progress(L.Callback):
         header = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
         self.rows = Rows(self.file, [header, *kept])
         every = 0.5 if sys.stderr.isatty() else 15.0
-        self.bar = tqdm(
-            total=pl_module.plan.steps, initial=begun, desc="training", unit="step", mininterval=every
-        )
+        look: dict[str, Any] = {"desc": "training", "unit": "step", "mininterval": every, "file": Errors()}
+        self.bar = tqdm(total=pl_module.plan.steps, initial=begun, **look)
         # Step, epoch, loss, learning rate, images, seconds of waiting.
         self.unread: list[tuple[Any, ...]] = []
         self.clock = self.ended = time.monotonic()
@@ -156,3 +156,21 @@ class Rows:
         if self.waiting:
             self.add()
         self.file.close()
+
+
+@final
+class Errors:
+    """sys.stderr for what only shows how far a work is, which goes on when the stream was closed."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+    def write(self, text: str) -> None:
+        """Write, if anyone reads."""
+        with suppress(BrokenPipeError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Show what was written, if anyone reads."""
+        with suppress(BrokenPipeError):
+            sys.stderr.flush()
