@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import re
 import shlex
 import sys
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TextIO, Union, final, get_args, get_origin
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
@@ -183,3 +184,13 @@ def report(error: BaseException, *, tracebacks: bool) -> int:
     else:
         traceback.print_exception(error)
     return BUSY if isinstance(cause, BusyError) else 1
+
+
+@final
+class Console(logging.StreamHandler[TextIO]):
+    """Writes what is logged until whoever reads it has enough; the work goes on, unread."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Say what went wrong with a record, as logging does, unless the stream was closed."""
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
