@@ -106,14 +106,17 @@ def _of_job(store: Any, job: int) -> Any:
 
 def _met(place: Launched) -> Any:
     """Return the store of all ranks; with torchrun that of its agent, else one that the first rank opens."""
+    name = "anomaly_lab"
     if place.by == "srun":
+        job, step = (int(os.environ.get(f"SLURM_{part}_ID", "0")) for part in ("JOB", "STEP"))
+        name = f"anomaly_lab {job}.{step}"  # so that nobody takes the work of another step
         nodes = os.environ.get("SLURM_STEP_NODELIST", socket.gethostname())
         os.environ.setdefault("MASTER_ADDR", first_host(nodes))
-        # Of two jobs on a machine each has its port.
-        os.environ.setdefault("MASTER_PORT", str(15000 + int(os.environ.get("SLURM_JOB_ID", "0")) % 10000))
+        # Of two jobs, or two steps of a job, on a machine each has its port.
+        os.environ.setdefault("MASTER_PORT", str(15000 + (31 * job + step) % 10000))
         os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.size)}
     store, _, _ = next(iter(rendezvous("env://", place.rank, place.size, timeout=PATIENCE)))
-    return dist.PrefixStore("anomaly_lab", store)  # type: ignore[attr-defined]
+    return dist.PrefixStore(name, store)  # type: ignore[attr-defined]
 
 
 def first_host(nodes: str) -> str:

@@ -52,16 +52,19 @@ class Guard(L.Callback):
         for name, drawn in generators(pl_module.device).items() if self.random else ():
             if name in self.random:  # else it was saved on another kind of device
                 drawn.set_rng_state(self.random[name].cpu())
+        if self.random and here.rank() and drops(pl_module):  # what was kept are the first rank's numbers
+            self._draw_from(trainer.current_epoch, trainer.global_step, here.rank())
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Make whatever is random inside the networks a function of (seed, epoch).
 
         Ranks draw alike, each for the whole batch; but what a network drops each must draw by itself.
         """
-        address = [self.seed, trainer.current_epoch]
-        if here.rank() and drops(pl_module):
-            address.append(here.rank())
-        torch.manual_seed(int(np.random.SeedSequence(address).generate_state(1)[0]))
+        own = [here.rank()] if here.rank() and drops(pl_module) else []
+        self._draw_from(trainer.current_epoch, *own)
+
+    def _draw_from(self, *address: int) -> None:
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, *address]).generate_state(1)[0]))
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from torch import distributed as dist
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.ranks import following
 from anomaly_lab.ranks.following import first_host
-from anomaly_lab.ranks.outer import SLURM, TORCHRUN, launched, together
+from anomaly_lab.ranks.outer import SLURM, TORCHRUN, Launched, launched, together
 from tests.runs.small_runs import manifest
 from tests.support.commands import begun
 from tests.support.runs import composed, on_tree, ran
@@ -19,7 +21,8 @@ from tests.support.trees import mvtec_tree
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch):
     for name in (*TORCHRUN, *SLURM):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that it is taken out again
+        monkeypatch.delenv(name)
 
 
 def put(monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], *values: int) -> None:
@@ -73,6 +76,26 @@ def test_auto_is_what_the_launcher_started_on_each_machine(monkeypatch):
     settings = instantiate(composed("trainer=ddp", "trainer.nodes=2", "trainer.device=cpu").trainer)
     put(monkeypatch, TORCHRUN, 0, 6, 0, 3)
     assert (settings.local_ranks(), settings.ranks()) == (3, 6)
+
+
+def test_two_steps_of_one_job_on_one_machine_share_neither_port_nor_work(monkeypatch):
+    met = []
+    one = dist.HashStore()  # as if both had met in one place all the same
+    monkeypatch.setattr(following, "rendezvous", lambda *_, **__: iter([(one, 0, 2)]))
+    for name, value in {"JOB_ID": "123456", "STEP_NODELIST": "localhost"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "")  # so that it is taken out again
+        monkeypatch.delenv(name)
+    stores = []
+    for step in ("0", "1", "0"):
+        monkeypatch.setenv("SLURM_STEP_ID", step)
+        stores.append(following._met(Launched(0, 2, 0, "srun")))
+        met.append(os.environ.pop("MASTER_PORT"))
+    assert met[0] == met[2] != met[1]
+    stores[0].set("job 0", "the first step's")
+    assert stores[2].check(["job 0"])
+    assert not stores[1].check(["job 0"])
 
 
 # Processes

@@ -111,3 +111,21 @@ def test_ranks_draw_alike_but_for_what_a_network_drops(part, alike, monkeypatch)
         Guard(3).on_train_epoch_start(SimpleNamespace(current_epoch=1), nn.Sequential(nn.ReLU(), part))
         drawn.append(torch.rand(4))
     assert torch.equal(*drawn) is alike
+
+
+@pytest.mark.parametrize(("part", "alike"), [(nn.Linear(2, 2), True), (nn.Dropout(0.1), False)])
+def test_so_they_do_after_a_state_that_the_first_kept_within_an_epoch(part, alike, monkeypatch):
+    """Two resumes at two steps differ, too, as two steps of a training do."""
+    method = nn.Sequential(part)
+    method.device, method.automatic_optimization = torch.device("cpu"), False
+    state = {}
+    Guard(3).on_save_checkpoint(None, method, state)
+    drawn = {}
+    for rank, step in ((0, 0), (1, 5), (1, 6)):
+        monkeypatch.setattr(here.PLACE, "rank", rank)
+        resumed = Guard(3)
+        resumed.on_load_checkpoint(None, method, state)
+        resumed.on_train_start(SimpleNamespace(optimizers=[], global_step=step, current_epoch=1), method)
+        drawn[rank, step] = torch.rand(4)
+    assert torch.equal(drawn[0, 0], drawn[1, 5]) is alike
+    assert torch.equal(drawn[1, 5], drawn[1, 6]) is alike
