@@ -33,12 +33,14 @@ def provenance(device: str) -> dict[str, object]:
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if changes is None else bool(changes),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "hardware": torch.cuda.get_device_name() if device == "cuda" else f"{device}: {processor}",
         "host": platform.node(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+_version = cache(importlib.metadata.version)  # which reads through folders
 
 
 @cache  # the code that runs is that of the start, whatever happens to the checkout while a sweep goes on

@@ -1,6 +1,7 @@
 """A training that was done is not done again: a run that differs in evaluation alone takes its weights."""
 
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from anomaly_lab.runs.lock import forget_dead, in_turn
 from anomaly_lab.runs.reading import one_line
 
 log = logging.getLogger(__name__)
+# By the path of a run that this process found finished, its training hash.
+FINISHED: dict[str, str] = {}
 
 
 @contextmanager
@@ -42,9 +45,12 @@ def take_weights(directory: RunDirectory, training_hash: str) -> None:
     The manifest names that run, as ``trained_in``, before the weights are there. A damaged run is passed over
     with a warning.
     """
-    for file in sorted(directory.path.parent.glob("*/manifest.json")):
-        trained = RunDirectory(file.parent)
-        if trained.path != directory.path and _is_finished(trained, training_hash):
+    with os.scandir(directory.path.parent) as entries:
+        beside = [entry.path for entry in entries if entry.is_dir() and entry.path != str(directory.path)]
+    # Thousands of runs may lie here: what finished with another training is not read again
+    for path in sorted(path for path in beside if FINISHED.get(path, training_hash) == training_hash):
+        trained = RunDirectory(Path(path))
+        if _is_finished(trained, training_hash):
             origin = trained.manifest().get("trained_in", trained.path.name)
             directory.note(trained_in=one_line(origin))
             _copy(trained, directory)
@@ -55,8 +61,10 @@ def take_weights(directory: RunDirectory, training_hash: str) -> None:
 def _is_finished(trained: RunDirectory, training_hash: str) -> bool:
     try:
         manifest = trained.manifest()
-        same = manifest.get("training_hash") == training_hash
-        if manifest.get("status") != "done" or not same or not trained.checkpoint.exists():
+        if manifest.get("status") != "done":
+            return False
+        FINISHED[str(trained.path)] = str(manifest.get("training_hash"))
+        if manifest.get("training_hash") != training_hash or not trained.checkpoint.exists():
             return False
         found = trained.checkpoint.stat()
         _read_once(trained.checkpoint, training_hash, found.st_ino, found.st_size, found.st_mtime_ns)
