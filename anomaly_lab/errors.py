@@ -29,3 +29,11 @@ class BusyError(RunError):
 @final
 class Terminated(BaseException):
     """SIGTERM: ends the program as Ctrl-C does."""
+
+
+def mendable(error: BaseException) -> UserError | None:
+    """Return the error of a user that this one is or wraps, as Hydra does with what a constructor raises."""
+    cause: BaseException | None = error
+    while cause and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, UserError) else None

@@ -13,12 +13,11 @@ from omegaconf import OmegaConf
 from anomaly_lab.config.building import instantiate
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.kept import read_kept
-from anomaly_lab.config.messages import mendable
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.geometry import resize_image
 from anomaly_lab.data.images import Reading, read_image
 from anomaly_lab.data.registration import onto
-from anomaly_lab.errors import ConfigError, RunError, UserError
+from anomaly_lab.errors import ConfigError, RunError, UserError, mendable
 from anomaly_lab.evaluation.predictor import Predictor
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.runs.checkpoints import built_for

@@ -133,7 +133,7 @@ def test_the_command_line_wins_over_the_recipe_and_debug_over_none(main, runs):
         ("modle=nearest", "modle is no key; did you mean model?"),
         ("model.lrr=1", "model.lrr is no key; did you mean lr?"),
         ("evaluation.fpr_limt=1", "evaluation.fpr_limt is no key; did you mean fpr_limit?"),
-        ("seed.x=1", "seed.x is no key; there are: "),
+        ("seed.x=1", "seed.x is no key; seed has none"),
         *[
             (f"{key}=tabel", "experiment=tabel is no option; did you mean table?")
             for key in ("experiment", "experiments", "+experiments")
@@ -161,8 +161,7 @@ def test_the_command_line_wins_over_the_recipe_and_debug_over_none(main, runs):
         ("seed=range(1,3)", "Sweep parameters 'seed=range(1,3)' requires --multirun"),
         ("model=broken", "while parsing a flow mapping in "),
         ("logger=null", "Config group override must be a string or a list. Got NoneType (in: logger=null)"),
-        ("--model nearest", "--model is no option; keys are set by key=value, all of them after the options"),
-        ("seed=1 -m seed=2", "seed=2 is no option; keys are set by key=value, all of them after the options"),
+        ("--model nearest", "--model is no option; keys are set by key=value"),
         ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs'"),
         (
             "--resolve",

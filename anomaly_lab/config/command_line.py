@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from anomaly_lab.config.composing import Composition, composed, store_experiments
+from anomaly_lab.config.composing import Composition, composed, first_values, store_experiments
 from anomaly_lab.config.messages import explained, items, quoted
 from anomaly_lab.config.own_code import find_own
 from anomaly_lab.errors import ConfigError
@@ -58,13 +59,17 @@ def prepare(verb: str = "") -> None:
     sys.argv[1:] = readable(sys.argv[1:], verb)
     parser = get_args_parser()
     parser.exit_on_error = False
-    options, unknown = parser.parse_known_args()
-    if unknown:
-        raise ConfigError(
-            f"{unknown[0]} is no option; keys are set by key=value, all of them after the options"
-        )
-    _check_words(options.overrides)
-    sys.argv += _implied(options.overrides, verb)
+    options, further = parser.parse_known_args()
+    if wrong := [word for word in further if word.startswith("-") or not re.match(r"~|[^=]+=", word)]:
+        raise ConfigError(f"{wrong[0]} is no option; keys are set by key=value")
+    overrides = [*options.overrides, *further]  # those behind an option, too
+    _check_words(overrides)
+    implied = _implied(overrides, verb)
+    if options.cfg and implied:
+        implied += first_values(overrides)
+    taken = Counter(overrides)
+    others = [word for word in sys.argv[1:] if not taken[word]]
+    sys.argv[1:] = [*others, *overrides, *implied]
     if options.config_dir:
         find_own(Path(options.config_dir))
     store_experiments()

@@ -14,6 +14,7 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -90,6 +91,19 @@ def composed(overrides: Sequence[str], config_dir: Path | None = None) -> Compos
     with open_dict(cfg):
         del cfg["hydra"]
     return found._replace(overrides=list(overrides))
+
+
+def first_values(overrides: Sequence[str]) -> list[str]:
+    """Return the first value of each key that the experiment among these overrides sweeps and they do not."""
+    store_experiments()
+    with _hydra(None):
+        params = compose("config", list(overrides), return_hydra_config=True).hydra.sweeper.params or {}
+        given = {word.partition("=")[0].lstrip("+") for word in overrides}
+        parser = OverridesParser.create()
+        words = [parser.parse_override(f"{key}={value}") for key, value in params.items() if key not in given]
+    swept = [word for word in words if word.is_sweep_override()]
+    firsts = [f"{word.key_or_group}={next(word.sweep_string_iterator())}" for word in swept]
+    return firsts + [str(word.input_line) for word in words if not word.is_sweep_override()]
 
 
 def store_experiments() -> None:

@@ -16,8 +16,10 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from anomaly_lab.errors import BusyError, ConfigError, Terminated, UserError
+from anomaly_lab.errors import BusyError, ConfigError, Terminated, mendable
 
+# Hydra's launchers, by the option that they bring, the extra that has them.
+LAUNCHERS = {name: name.partition("_")[0] for name in ("joblib", "submitit_local", "submitit_slurm", "ray")}
 BUSY = 75  # the exit code that sysexits.h names for what may be tried again later
 
 
@@ -115,10 +117,15 @@ def explain(error: Exception) -> str:
         group, _, word = error.missing_cfg_file.rpartition("/")  # type: ignore[attr-defined]
         line = f"{group}={word} is no option"
         choices = [option for option in options if option[0] != "_"]
+        if group == "hydra/launcher" and word in LAUNCHERS:
+            return f"{line} without its extra: pip install 'anomaly_lab[{LAUNCHERS[word]}]'"
     elif isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         line = f"{cause.full_key} is no key"
         word = str(cause.key)
-        choices = [str(key) for key in cause.parent_node]
+        choices = [str(key) for key in cause.parent_node if key != "_target_"]
+        if not choices:
+            owner = str(cause.full_key).rpartition(".")[0]
+            return f"{line}; {owner} has none"
     else:
         given = f" (in: {shlex.join(sys.argv[1:])})" if isinstance(error, ValueError) else ""
         return re.split(" Config search path:| See https:", line)[0] + given
@@ -153,14 +160,6 @@ def placed(line: str, place: str) -> str:
     return f"{prefix}.{key}" if (key := line.removeprefix("synthesis.")) != line else line
 
 
-def mendable(error: BaseException) -> UserError | None:
-    """Return the error of a user that this one is or wraps, as Hydra does with what a constructor raises."""
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, UserError):
-        cause = cause.__cause__
-    return cause if isinstance(cause, UserError) else None
-
-
 def report(error: BaseException, *, tracebacks: bool) -> int:
     """Print one line for what a user can mend, else (or if asked for) a traceback; return the exit code."""
     way_on = "the same command goes on from what was saved, if anything was"
@@ -180,7 +179,8 @@ def report(error: BaseException, *, tracebacks: bool) -> int:
     cause = mendable(error)
     if cause and not tracebacks:
         line = str(cause).splitlines()[-1]
-        print(f"anomaly_lab: error: {placed(line, place[1]) if place else line}", file=sys.stderr)
+        kind = "" if isinstance(cause, BusyError) else "error: "
+        print(f"anomaly_lab: {kind}{placed(line, place[1]) if place else line}", file=sys.stderr)
     else:
         traceback.print_exception(error)
     return BUSY if isinstance(cause, BusyError) else 1

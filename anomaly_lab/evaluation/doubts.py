@@ -1,13 +1,16 @@
 """What makes the numbers of a run doubtful, for a person to look at; nothing of a run depends on it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Self, final
 
 import numpy as np
 from scipy.stats import binomtest
 
+from anomaly_lab.types import ImageRecord
+
 UNLIKELY = 0.01  # how seldom chance alone would do it
 SAME = 0.99  # share of the variance of all maps that their mean explains
+FEWEST = 10  # images to train on
 OFFSET = 5.0  # grey levels, of 255
 
 
@@ -61,6 +64,22 @@ def of_threshold(held_out: int, target: float, normals: int, metrics: Mapping[st
             f"false alarms {alarms:.2f} on the normal test images where {target:.2f} were aimed at: they are "
             "not like the held-out ones"
         )
+
+
+def of_files(records: Sequence[ImageRecord], training: int) -> Iterator[str]:
+    """Yield what is doubtful of the test images' files, and of how many images there were to train on."""
+    good, bad = (
+        {record.image.suffix.lower() for record in records if record.label is label}
+        for label in (False, True)
+    )
+    if good and bad and not good & bad:
+        kinds = [", ".join(sorted(suffixes)) for suffixes in (good, bad)]
+        yield (
+            f"normal test images are {kinds[0]} files, defective ones {kinds[1]}: how they were kept may be "
+            "what is told apart"
+        )
+    if 0 < training < FEWEST:
+        yield f"only {training} images to train on"
 
 
 def of_pictures(seen: Observed) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anomaly_lab.evaluation.collect import Scored
-from anomaly_lab.evaluation.doubts import of_pictures, of_scores, of_threshold
+from anomaly_lab.evaluation.doubts import of_files, of_pictures, of_scores, of_threshold
 from anomaly_lab.evaluation.metrics.bootstrap import bootstrap_interval
 from anomaly_lab.evaluation.metrics.curves import ExactCurves
 from anomaly_lab.evaluation.settings import EvaluationSettings
@@ -50,6 +50,7 @@ def evaluate(scored: Scored, how: EvaluationSettings, printed: Mapping[str, str]
     doubts = [
         *of_scores(scored.scores, scored.labels, metrics),
         *of_threshold(len(scored.held_out), how.target_fpr, normals, metrics),
+        *of_files(scored.records, len(scored.seen.training_grey)),
         *of_pictures(scored.seen),
     ]
     return Numbers(metrics, curves, doubts)

@@ -51,7 +51,7 @@ class Padim(SinglePassMethod):
         if not 1 <= channels <= total:
             raise ConfigError(f"model.channels: {channels}; the layers have {total}, give 1 to {total}")
         if sigma < 0:
-            raise ConfigError(f"model.sigma: {sigma}; give 0 or more")
+            raise ConfigError(f"model.sigma: {sigma}; give at least 0")
         self.backbone = backbone.maps()
         self.features = CachedExtractor(backbone, cache)
         self.estimator = estimator

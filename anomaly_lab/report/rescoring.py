@@ -14,9 +14,8 @@ import numpy as np
 from anomaly_lab.config.building import built
 from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.kept import read_kept
-from anomaly_lab.config.messages import mendable
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.errors import RunError, UserError
+from anomaly_lab.errors import RunError, UserError, mendable
 from anomaly_lab.evaluation.collect import FEW_PIXELS, TOLERANCE
 from anomaly_lab.evaluation.definitions import VERSIONS, versions_of
 from anomaly_lab.evaluation.metrics.bootstrap import bootstrap_interval

@@ -22,10 +22,12 @@ PACKAGES = (
     "hydra-core",
 )
 
+CODE = ("anomaly_lab", "conf", "experiments/*.yaml")  # what else lies in a checkout changes no number
+
 
 def provenance(device: str) -> dict[str, object]:
     """Return what the manifest says of code, packages, machine and command, as plain types."""
-    changes = _git("status", "--porcelain")
+    changes = _git("status", "--porcelain", "--", *CODE)
     # Kernels, and so the last bits, depend on the instruction set and the number of threads.
     instructions = torch.backends.cpu.get_cpu_capability()
     processor = f"{platform.machine()} {instructions} x {torch.get_num_threads()} threads"

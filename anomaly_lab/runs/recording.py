@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
-from anomaly_lab.errors import BusyError, RunError
+from anomaly_lab.errors import BusyError, RunError, mendable
 from anomaly_lab.evaluation.collect import Scored
 from anomaly_lab.evaluation.definitions import versions_of
 from anomaly_lab.evaluation.doubts import shown
@@ -66,7 +66,7 @@ def recording(
             directory.note(status="done", seconds=seconds)
         except Exception as error:
             journal.emit(logging.makeLogRecord({"msg": traceback.format_exc()}))  # for this file alone
-            _note(directory, status="failed", error=f"{type(error).__name__}: {error}")
+            _note(directory, status="failed", error=_said(error))
             raise
         except BaseException:  # Ctrl-C, SIGTERM
             _note(directory, status="interrupted")
@@ -97,10 +97,14 @@ def early_failures_kept(directory: RunDirectory, manifest: dict[str, Any], *, ke
                     found = directory.manifest()  # another process may have done it in the meantime
                     if not found or found.get("began") is False:
                         directory.write("run.log", traceback.format_exc())
-                        said = f"{type(error).__name__}: {error}"
-                        facts = {"status": "failed", "began": False, "error": said}
+                        facts = {"status": "failed", "began": False, "error": _said(error)}
                         directory.write_json("manifest.json", manifest | facts)
         raise
+
+
+def _said(error: Exception) -> str:
+    cause = mendable(error) or error  # Hydra wraps what a constructor raises
+    return f"{type(cause).__name__}: {cause}"
 
 
 @contextmanager

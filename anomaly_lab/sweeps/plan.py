@@ -14,7 +14,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, flag_override, open_dict
 
 from anomaly_lab.config.checked import Checked, flat, hashed
-from anomaly_lab.config.messages import explained
+from anomaly_lab.config.messages import explained, near
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.sweeps.axes import Axis, axis_of
@@ -217,3 +217,24 @@ def _cell(family: Family, words: list[str], facts: Facts) -> SweepCell:
         seed=config["seed"],
         retry=config["retry"] == "failed",
     )
+
+
+def check_categories(cells: Sequence[SweepCell]) -> None:
+    """See whether the categories are on the disk; nothing has run then.
+
+    Raises:
+        ConfigError, DataError: one is not, or its root is not.
+    """
+    known: dict[tuple[str, str], list[str]] = {}
+    for made_from in dict.fromkeys(cell.made_from for cell in cells):
+        sources = json.loads(made_from)[1]
+        name, root, category = (sources[key] for key in ("data._target_", "data.root", CATEGORY))
+        if (name, root) not in known:
+            kind: Any = get_class(name)
+            try:
+                known[name, root] = kind.categories(root)
+            except ConfigError:  # of this data set one is chosen by naming it
+                known[name, root] = [category]
+        if category not in known[name, root]:
+            hint = near(category, known[name, root])
+            raise ConfigError(f"{CATEGORY}={category}: {root} has no such category{hint}; nothing has run")

@@ -118,6 +118,8 @@ class Search:
         """Return where Optuna draws a key from."""
         values = override.value()
         if override.value_type is ValueType.INTERVAL_SWEEP and isinstance(values, IntervalSweep):
+            if values.start > values.end:  # type: ignore[operator]
+                raise ConfigError(f"{override.input_line}: ends before it begins")
             kind = self._kind(isinstance(values.start, int) and isinstance(values.end, int))
             return kind(values.start, values.end, log="log" in values.tags)
         if override.value_type is ValueType.RANGE_SWEEP and isinstance(values, RangeSweep):

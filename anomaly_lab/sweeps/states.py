@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from anomaly_lab.config.building import built
-from anomaly_lab.config.messages import mendable
-from anomaly_lab.errors import RunError, UserError
+from anomaly_lab.errors import RunError, UserError, mendable
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.identity import Identity
 from anomaly_lab.runs.lock import is_held

@@ -17,7 +17,7 @@ from anomaly_lab.config.messages import BUSY
 from anomaly_lab.errors import RunError
 from anomaly_lab.runs.lock import one_sweep, works_beside
 from anomaly_lab.runs.reading import one_line
-from anomaly_lab.sweeps.plan import SweepCell
+from anomaly_lab.sweeps.plan import SweepCell, check_categories
 from anomaly_lab.sweeps.states import Standing, State, state_of, states_of
 from anomaly_lab.sweeps.table import Outcome, closing_table
 
@@ -32,6 +32,7 @@ def swept(cells: Sequence[SweepCell], launcher: Launcher) -> int:
     """Do what is not done, and print how all stand; return the exit code."""
     before = states_of(cells)
     todo = _once_each(cells, before)
+    check_categories(todo)
     log.info("%s", plan_line(before, len(todo)))
     after = launched(cells, before, launcher)
     show_table(cells, after)
@@ -85,7 +86,6 @@ def left_over(states: States, todo: Sequence[SweepCell]) -> Iterator[str]:
     """Yield what is not done and what to do about it, a line each; errors that this sweep met were told."""
     tried = {cell.directory.path for cell in todo}
     of = {one: [path for path, state in states.items() if state.standing is one] for one in Standing}
-    total = len(states)
     failed_before = [path for path in of[Standing.FAILED] if path not in tried]
     lines = [states[path].line for path in of[Standing.STALE]]
     for path in failed_before:
@@ -97,16 +97,16 @@ def left_over(states: States, todo: Sequence[SweepCell]) -> Iterator[str]:
     if unseen := of[Standing.UNSEEN]:
         why = "; ".join(dict.fromkeys(states[path].line for path in unseen))
         said = "runs are done, but cannot be compared with their data"
-        yield f"{len(unseen)} of {total} {said}: {one_line(why)}"
-    if failed := len(of[Standing.FAILED]):
-        yield f"{failed} of {total} runs failed; retry=failed tries them again"
-    if stale := len(of[Standing.STALE]):
-        yield f"{stale} of {total} runs were made from something else; give tag=NAME, or remove them"
-    if lost := len(of[Standing.OPEN]):
-        yield f"{lost} of {total} runs are not done, as their process ended; the same command does them"
-    if busy := len(of[Standing.BUSY]):
-        why = "as other processes work on them; give the same command again later"
-        yield f"{busy} of {total} runs skipped, {why}"
+        yield f"{len(unseen)} of {len(states)} {said}: {one_line(why)}"
+    early = [path for path in of[Standing.FAILED] if not states[path].began]
+    counts = {
+        "failed before they began; the same command tries them again": len(early),
+        "failed; retry=failed tries them again": len(of[Standing.FAILED]) - len(early),
+        "were made from something else; give tag=NAME, or remove them": len(of[Standing.STALE]),
+        "are not done, as their process ended; the same command does them": len(of[Standing.OPEN]),
+        "skipped, as other processes work on them; give the same command again later": len(of[Standing.BUSY]),
+    }
+    yield from (f"{count} of {len(states)} runs {said}" for said, count in counts.items() if count)
 
 
 def _one_by_one(launcher: BasicLauncher, todo: Sequence[SweepCell], before: States) -> None:

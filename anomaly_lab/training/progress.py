@@ -44,6 +44,7 @@ class Progress(L.Callback):
         # A power cut may leave bytes that nobody wrote.
         old = self.file.read_text(errors="replace").splitlines() if self.file.exists() else []
         rows = [line.split(",") for line in old if ROW.fullmatch(line)]
+        self.precision = pl_module.plan.precision
         begun = trainer.global_step
         kept = [row for row in rows if 0 < int(row[0]) <= begun]
         header = ("step", "epoch", "loss", "learning_rate", "images_per_second", "loader_seconds")
@@ -94,7 +95,8 @@ class Progress(L.Callback):
         for (step, epoch, _, learning_rate, _, wait), loss in zip(self.unread, values, strict=True):
             self.rows.add((step, epoch, loss, learning_rate, f"{rate:.1f}", f"{wait:.4f}"))
             if loss in {"nan", "inf", "-inf"}:
-                way_out = "lower model.learning_rate or use trainer.precision=32-true"
+                mixed = "" if self.precision == "32-true" else " or use trainer.precision=32-true"
+                way_out = f"lower model.learning_rate{mixed}"
                 raise RunError(f"the loss is {loss} at step {step}, epoch {epoch}; {way_out}")
         said = f"loss {float(values[-1]):.4f}, " if values[-1] else ""
         self.bar.set_postfix_str(f"{said}{rate:.0f} images/s, {waited:.0%} waiting for data", refresh=False)

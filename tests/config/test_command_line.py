@@ -106,13 +106,28 @@ def test_what_merely_begins_like_such_a_word_passes():
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
-        ("--modle", "--modle is no option; keys are set by key=value, all of them after the options"),
+        ("--modle", "--modle is no option; keys are set by key=value"),
         ("experiment=demo,controls", "experiment: each is a sweep of its own; give one at a time"),
         ("+experiments=demo,controls", "experiment: each is a sweep of its own; give one at a time"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(argument, line):
     assert refused(argument) == line
+
+
+def test_keys_and_options_stand_in_any_order(tmp_path):
+    folder = ["--config-dir", str(tmp_path)]
+    wanted = ["-m", *folder, "seed=1,2", "tag=a"]
+    assert prepared(*wanted) == wanted
+    assert prepared("seed=1,2", "-m", "tag=a", *folder) == wanted
+    assert prepared("seed=1,2", "-m", *folder, "tag=a") == wanted
+
+
+def test_the_config_of_an_experiment_is_that_of_its_first_cell():
+    given = prepared("experiment=hit_levels_small", "data=demo", "--cfg", "job")
+    assert given[:5] == ["--cfg", "job", "experiment=hit_levels_small", "data=demo", "hydra.mode=MULTIRUN"]
+    assert "model=hit_milf_small" in given
+    assert not [word for word in given[5:] if "," in word.replace("[blocks", "") or word.startswith("data=")]
 
 
 @pytest.mark.parametrize("key", ["experiment", "experiments", "+experiment", "+experiments"])

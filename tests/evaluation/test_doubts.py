@@ -1,10 +1,21 @@
 """What makes numbers doubtful: each line where it belongs, and none where all is well."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from anomaly_lab.evaluation.doubts import Observed, Sameness, greys, of_pictures, of_scores, of_threshold
+from anomaly_lab.evaluation.doubts import (
+    Observed,
+    Sameness,
+    greys,
+    of_files,
+    of_pictures,
+    of_scores,
+    of_threshold,
+)
+from anomaly_lab.types import ImageRecord
 
 LABELS = np.array([False] * 20 + [True] * 30)
 
@@ -96,3 +107,21 @@ def test_sameness_of_one_map_is_unknown_and_of_a_constant_it_is_all():
     assert state.compute() is None
     state.update(np.ones((2, 4, 4), np.float32))
     assert state.compute() == 1
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "training", "said"),
+    [
+        ("a.png b.PNG", "c.png", 20, []),
+        ("a.jpg b.png", "c.png", 20, []),
+        ("a.jpg b.jpeg", "c.png", 20, ["normal test images are .jpeg, .jpg files, defective ones .png: "]),
+        ("a.jpg", "", 9, ["only 9 images to train on"]),
+        ("a.png", "b.png", 0, []),  # unknown
+    ],
+)
+def test_of_files(good, bad, training, said):
+    kinds = ((good, False), (bad, True))
+    records = [ImageRecord(Path(n), None, label, "x") for names, label in kinds for n in names.split()]
+    lines = list(of_files(records, training))
+    assert len(lines) == len(said)
+    assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))

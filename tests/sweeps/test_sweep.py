@@ -1,12 +1,8 @@
 """A sweep as a whole: what runs, what is told, with which exit code; and again, what is missing alone."""
 
 import json
-import re
 
-import pytest
-
-from anomaly_lab.errors import DataError, Terminated
-from anomaly_lab.runs.lock import locked
+from anomaly_lab.errors import DataError
 from tests.sweeps.sweeping import directories, rows, runs, sweep  # noqa: F401 - fixtures
 
 
@@ -62,61 +58,13 @@ def test_a_failure_ends_no_sweep_is_kept_with_its_traceback_and_tried_again_if_a
     assert [seed for _, seed in runs] == [1, 2, 3, 2]
 
 
-def test_what_failed_before_it_began_is_kept_and_always_tried_again(sweep, runs, capsys, tmp_path):  # noqa: F811
-    runs.early = {2: DataError("gone")}
-    assert [sweep("seed=1,2"), sweep("seed=1,2")] == [1, 1]
-    said = capsys.readouterr()
-    assert said.err.splitlines()[0] == "anomaly_lab: error: gone"
-    assert "1 done, 1 failed, 1 to do" in said.out
-    (_, failed) = directories(tmp_path / "work")
-    kept = json.loads((failed / "manifest.json").read_text())
-    assert (kept["error"], kept["began"], kept["seed"]) == ("DataError: gone", False, 2)
-    runs.early = {}
-    assert sweep("seed=1,2") == 0
-
-
-def test_nothing_runs_if_one_cell_is_no_valid_config(sweep, runs, capsys):  # noqa: F811
-    assert sweep("seed=1,2", "evaluation.overlays=3,x") == 1
-    line = capsys.readouterr().err
-    assert re.match(r"anomaly_lab: error: evaluation.overlays must be a whole number, not .x", line), line
-    assert "(in: model=nearest" in line
-    assert sweep("model=nearest,variation", "model.k=3") == 1
-    assert "model.k is no key" in capsys.readouterr().err
-    assert runs == []
-
-
-def test_cells_that_are_one_run_are_done_once_and_are_one_row(sweep, runs, capsys):  # noqa: F811
-    assert sweep("seed=1,1", "trainer=default,cpu") == 0
-    assert runs == [("part", 1)]
-    assert "sweep: 1 runs, all valid, 1 to do" in capsys.readouterr().out
-
-
-def test_what_others_work_on_shows_in_the_exit_code_and_the_last_line(sweep, runs, capsys, tmp_path):  # noqa: F811
-    assert sweep("seed=1") == 0
-    (done,) = directories(tmp_path / "work")
-    with locked(done.with_name(done.name.replace("seed1", "seed2"))):
-        assert sweep("seed=1,2,3") == 75
-        assert "1 of 3 runs skipped, as other processes work" in capsys.readouterr().err.splitlines()[-1]
-        assert [seed for _, seed in runs] == [1, 3]
-        runs.raises = {4: DataError("bad")}
-        assert sweep("seed=1,2,4") == 1
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), exit_like_lightning(), Terminated()])
-def test_an_interrupt_ends_all(sweep, runs, capsys, error):  # noqa: F811
-    runs.raises[1] = error
-    assert sweep("seed=1,2") == (143 if isinstance(error, Terminated) else 130)
-    assert re.search(r"anomaly_lab: \w+ed; the same command goes on .*\n$", capsys.readouterr().err)
-    assert [seed for _, seed in runs] == [1]
-
-
-def test_all_categories_are_those_on_the_disk(sweep, runs, capsys):  # noqa: F811
-    assert sweep("data.category=all", "seed=1") == 0
-    assert runs == [("other", 1), ("part", 1)]
-    assert sweep("data.category=all,part", "seed=1") == 1
-    assert "data.category=all: stands alone" in capsys.readouterr().err
-    assert sweep("data.category=all", "data.root=/nowhere") == 1
-    assert "/nowhere: no such folder" in capsys.readouterr().err
+def test_what_failed_before_it_began_needs_no_word_to_be_tried_again(sweep, runs, capsys):  # noqa: F811
+    runs.early = {1: DataError("an image")}
+    runs.raises = {2: ValueError("a bug")}
+    assert sweep("seed=1,2", "data.category=part,other") == 1
+    said = capsys.readouterr().err.splitlines()
+    assert "anomaly_lab: 2 of 4 runs failed before they began; the same command tries them again" in said
+    assert "anomaly_lab: 2 of 4 runs failed; retry=failed tries them again" in said
 
 
 def test_what_is_done_from_other_data_is_told_and_left_alone(sweep, runs, capsys, tmp_path):  # noqa: F811

@@ -163,6 +163,7 @@ def _flat(score: np.ndarray | Tensor, target: np.ndarray | Tensor) -> tuple[np.n
     )
     if not np.isfinite(score).all():
         raise RunError(
-            "anomaly scores are NaN or infinite: lower the learning rate or set trainer.precision=32-true"
+            "anomaly scores are NaN or infinite: lower the learning rate, or, if trainer.precision is mixed, "
+            "give 32-true"
         )
     return score.ravel(), np.flatnonzero(np.asarray(target, np.bool_))

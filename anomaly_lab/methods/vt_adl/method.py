@@ -192,4 +192,4 @@ def _check_not_negative(values: dict[str, float]) -> None:
     """Raise ConfigError for the first key with a value below 0."""
     for name, value in values.items():
         if value < 0:
-            raise ConfigError(f"model.{name}: {value}; give 0 or more")
+            raise ConfigError(f"model.{name}: {value}; give at least 0")

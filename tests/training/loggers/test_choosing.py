@@ -8,8 +8,7 @@ from hydra.errors import InstantiationException
 
 from anomaly_lab.config.building import built
 from anomaly_lab.config.command_line import readable
-from anomaly_lab.config.messages import mendable
-from anomaly_lab.errors import ConfigError
+from anomaly_lab.errors import ConfigError, mendable
 from anomaly_lab.train import run
 from anomaly_lab.training.loggers.base import Csv
 from anomaly_lab.training.loggers.tensorboard import TensorBoard
