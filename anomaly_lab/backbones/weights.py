@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import logging
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,17 @@ def bundled_weights() -> Path:
 
 def weights_identity(word: str) -> str:
     """Return 16 hex digits of the content of a file, or of the bundled one; else the word itself."""
-    file = bundled_weights() if word == "bundled" else Path(word)
-    if word in {"imagenet", "random"} or not file.is_file():
+    if word == "bundled":
+        return _bundled_identity()
+    if word in {"imagenet", "random"} or not Path(word).is_file():
         return word
+    return _hash(Path(word))
+
+
+@cache  # an installed file, which no cell of a sweep changes
+def _bundled_identity() -> str:
+    return _hash(bundled_weights())
+
+
+def _hash(file: Path) -> str:
     return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()

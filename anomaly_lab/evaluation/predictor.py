@@ -44,25 +44,32 @@ class Predictor:
 
     def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> Prediction:
         """Score all images at once: maps (N, H, W) and scores (N,), float32."""
+        self._get_ready()
+        return self._scored(images)
+
+    def panels(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, Tensor]:
+        """Return the further pictures and maps that the method has of the images, float32."""
+        self._get_ready()
+        found = self._computed(self.method.panels, images)
+        return {name: value.float().cpu() for name, value in found.items()}
+
+    def batches(self, images: np.ndarray, batch_size: int) -> Iterator[tuple[list[int], Prediction]]:
+        """Yield the rows of (N, H, W, 3) images, some at a time and in order, with their prediction."""
+        self._get_ready()
+        for start in range(0, len(images), batch_size):
+            few = images[start : start + batch_size]
+            yield list(range(start, start + len(few))), self._scored(few)
+
+    def _get_ready(self) -> None:
+        # Between two of its loops Lightning takes a method back to the CPU.
+        self.method.to(self.device).eval()
+
+    def _scored(self, images: Sequence[np.ndarray] | np.ndarray) -> Prediction:
         prediction = self._computed(self.method, images)
         check_prediction(self.method, prediction, images)
         return Prediction(*(value.cpu() for value in prediction))
 
-    def panels(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, Tensor]:
-        """Return the further pictures and maps that the method has of the images, float32."""
-        return {
-            name: value.float().cpu() for name, value in self._computed(self.method.panels, images).items()
-        }
-
-    def batches(self, images: np.ndarray, batch_size: int) -> Iterator[tuple[list[int], Prediction]]:
-        """Yield the rows of (N, H, W, 3) images, some at a time and in order, with their prediction."""
-        for start in range(0, len(images), batch_size):
-            few = images[start : start + batch_size]
-            yield list(range(start, start + len(few))), self(few)
-
     def _computed(self, computed: Callable[[Tensor], Any], images: Sequence[np.ndarray] | np.ndarray) -> Any:
-        # Between two of its loops Lightning takes a method back to the CPU.
-        self.method.to(self.device).eval()
         batch = torch.stack([as_tensor(image) for image in images]).to(self.device)
         with torch.inference_mode(), self.precision():
             return computed(in_unit_range(batch))
