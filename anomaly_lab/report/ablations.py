@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from anomaly_lab.report.beside import Papers, PrintedCurve
-from anomaly_lab.report.found import SMALL
-from anomaly_lab.report.tables import Column, Table
+from anomaly_lab.report.columns import Column
+from anomaly_lab.report.tables import Table
 
 Point = tuple[str, float, float | None]  # the value of the key, the metric, its deviation over seeds
 
@@ -15,66 +15,94 @@ class Line(NamedTuple):
     """Runs that differ in the key alone."""
 
     others: str  # what else sets them apart, empty if nothing does
-    categories: Sequence[str]  # that all of its points are means over
     points: Sequence[Point]
 
 
 class Ablation(NamedTuple):
-    """A plot."""
+    """A plot.
+
+    Attributes:
+        categories: that all points of all lines are means over.
+        printed: the paper's curve, if it is of what one of the lines is of.
+        like: the lines beside which it stands.
+    """
 
     table: Table
     model: str
     key: str
+    categories: Sequence[str]
     lines: Sequence[Line]
     printed: PrintedCurve | None
+    like: Sequence[Line]
+
+
+class Varied(NamedTuple):
+    """Columns that differ in the key alone, with the categories on which each is done."""
+
+    others: str
+    whole: dict[str, tuple[Column, set[str]]]  # by the value of the key
+
+    @property
+    def common(self) -> set[str]:
+        """The categories that all of them have."""
+        return set.intersection(*(names for _, names in self.whole.values()))
 
 
 def ablations(tables: Sequence[Table], papers: Papers) -> Iterator[Ablation]:
-    """Yield a plot for each metric, method and key of which runs have at least two values."""
+    """Yield a plot for each metric, method and key of which runs have at least two values.
+
+    Lines that share no category do not compare, and have a plot each.
+    """
     for table in tables:
         for model in dict.fromkeys(column.model for column in table.columns):
             mine = [column for column in table.columns if column.model == model]
             for key in sorted({key for column in mine for key, _ in column.settings}):
-                lines = [line for line in _lines(table, mine, key) if len(line.points) > 1]
-                if lines:
-                    over = lines[0].categories
-                    printed = papers.curve(table.data, over, model.removesuffix(SMALL), table.metric, key)
-                    yield Ablation(table, model, key, lines, printed)
+                several = [one for one in _varied(table, mine, key) if len(one.whole) > 1 and one.common]
+                shared = set.intersection(*(one.common for one in several)) if several else set()
+                for group in [several] if shared else [[one] for one in several]:
+                    yield from _plot(table, group, model, key, papers)
 
 
-def _lines(table: Table, columns: Sequence[Column], key: str) -> Iterator[Line]:
-    groups: dict[tuple[tuple[str, str], ...], dict[str, Column]] = {}
+def _plot(
+    table: Table, several: Sequence[Varied], model: str, key: str, papers: Papers
+) -> Iterator[Ablation]:
+    over = sorted(set.intersection(*(one.common for one in several)))
+    lines: list[Line] = []
+    curves: list[tuple[Line, PrintedCurve]] = []
+    for one in several:
+        found = [_point(table, one.whole[value][0], value, over) for value in sorted(one.whole, key=sorting)]
+        line = Line(one.others, [point for point in found if point is not None])
+        if len(line.points) > 1:
+            lines.append(line)
+            drawn = [one.whole[value][0] for value, *_ in line.points]
+            printed = papers.curve(table.data, over, drawn, table.metric, key)
+            curves += [] if printed is None else [(line, printed)]
+    if lines:
+        despite = sorted({pair for _, printed in curves for pair in printed.despite})
+        curve = curves[0][1]._replace(despite=tuple(despite)) if curves else None
+        yield Ablation(table, model, key, over, lines, curve, [line for line, _ in curves])
+
+
+def _varied(table: Table, columns: Sequence[Column], key: str) -> Iterator[Varied]:
+    groups: dict[tuple[tuple[str, str], ...], dict[str, tuple[Column, set[str]]]] = {}
     for column in columns:
         values = dict(column.settings)
-        if key in values:
+        whole = {name for name in table.categories if table.is_whole(name, column)}
+        if key in values and whole:
             others = tuple(pair for pair in column.settings if pair[0] != key)
-            groups.setdefault((*others, ("tag", column.tag)), {})[values[key]] = column
+            groups.setdefault((*others, ("tag", column.tag)), {})[values[key]] = (column, whole)
     for others, by_value in groups.items():
-        whole = {
-            value: {
-                name
-                for name in table.categories
-                if (name, column) in table.cells and table.cells[name, column].whole
-            }
-            for value, column in by_value.items()
-        }
-        with_any = {value: names for value, names in whole.items() if names}
-        common = sorted(set.intersection(*with_any.values())) if with_any else []
-        if common:
-            points = [
-                _point(table, by_value[value], value, common) for value in sorted(with_any, key=sorting)
-            ]
-            said = " ".join(f"{name}={value}" for name, value in others if value)
-            yield Line(said, common, points)
+        yield Varied(" ".join(f"{name}={value}" for name, value in others if value), by_value)
 
 
-def _point(table: Table, column: Column, value: str, categories: Sequence[str]) -> Point:
+def _point(table: Table, column: Column, value: str, categories: Sequence[str]) -> Point | None:
+    """Return mean and deviation over the seeds that all categories have; None if they share none."""
     cells = [table.cells[name, column] for name in categories]
-    seeds = set.intersection(*(set(cell.by_seed) for cell in cells))
-    means = [statistics.fmean(cell.by_seed[seed] for cell in cells) for seed in sorted(seeds)]
-    whole = all(set(cell.by_seed) == seeds for cell in cells)
-    mean = statistics.fmean(cell.mean for cell in cells if cell.mean is not None)
-    return value, mean, statistics.stdev(means) if whole and len(means) > 1 else None
+    seeds = sorted(set.intersection(*(set(cell.by_seed) for cell in cells)))
+    means = [statistics.fmean(cell.by_seed[seed] for cell in cells) for seed in seeds]
+    if not means:
+        return None
+    return value, statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else None
 
 
 def sorting(value: str) -> tuple[int, float, str]:

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, final
 
-from anomaly_lab.report.found import SMALL
-from anomaly_lab.report.tables import Column
+from anomaly_lab.report.columns import Column
+from anomaly_lab.report.run import SMALL
 from anomaly_lab.runs.papers import PaperTable
 
 OTHERS = {"by_a_user", "released_weights"}  # protocols of numbers that no paper's authors trained for
@@ -47,6 +47,7 @@ class PrintedCurve(NamedTuple):
 
     points: dict[str, Printed]  # by the value, as one types it
     categories: frozenset[str]  # that each is a mean over
+    despite: tuple[tuple[str, str], ...]  # what our runs were computed with, and the recipe is not
 
 
 @final
@@ -67,26 +68,34 @@ class Papers:
     def beside(self, data: str, over: Collection[str], column: Column, metric: str) -> Printed | None:
         """Return what is printed for one category, or for the mean over exactly these.
 
-        There is none for a configuration that differs from its recipe in more than the print says, but for
-        where and how it was computed, which `Printed.despite` then names.
+        There is none for an oracle, nor for a configuration that differs from its recipe in more than the
+        print says, but for where and how it was computed, which `Printed.despite` then names.
         """
         method = column.model.removesuffix(SMALL)
-        differs = {key: value for key, value in column.differs if key not in IDLE}
-        known = dict(column.settings) | differs
-        despite = {key: value for key, value in differs.items() if key in HOW or key.endswith(FOLDERS)}
+        known = dict(column.settings) | dict(column.differs)
+        found = self._found.get(PrintedPlace(data, frozenset(over), method, metric), [])
         fitting = [
-            entry.printed._replace(despite=tuple(sorted(despite.items() - entry.settings.items())))
-            for entry in self._found.get(PrintedPlace(data, frozenset(over), method, metric), [])
-            if differs.keys() - despite.keys() <= entry.settings.keys()
+            entry.printed._replace(despite=despite)
+            for entry in found
+            if (despite := _despite(column, entry.settings)) is not None
             and all(known.get(key) == value for key, value in entry.settings.items())
         ]
         own = [printed for printed in fitting if method.startswith(printed.table.paper.name)]
         return next(iter(own + fitting), None)
 
     def curve(
-        self, data: str, over: Collection[str], method: str, metric: str, key: str
+        self, data: str, over: Collection[str], columns: Sequence[Column], metric: str, key: str
     ) -> PrintedCurve | None:
-        """Return what is printed for the values of a key alone; over these categories, else over most."""
+        """Return what is printed for the values of a key alone; over these categories, else over most.
+
+        The columns are of one method and differ in the key alone. There is no curve beside what `beside` has
+        no number for, but for the categories.
+        """
+        told = [_despite(column, {key}) for column in columns]
+        despite = [pairs for pairs in told if pairs is not None]
+        if len(despite) < len(told):
+            return None
+        method = columns[0].model.removesuffix(SMALL)
         found: dict[tuple[frozenset[str], str], dict[str, Printed]] = {}
         for place, entries in self._found.items():
             if (place.data, place.method, place.metric) == (data, method, metric):
@@ -98,7 +107,7 @@ class Papers:
         if not several:
             return None
         wanted = max(several, key=lambda place: (place[0] == frozenset(over), len(place[0])))
-        return PrintedCurve(several[wanted], wanted[0])
+        return PrintedCurve(several[wanted], wanted[0], tuple(sorted(set().union(*despite))))
 
     def _numbers(self, table: PaperTable) -> Iterator[tuple[PrintedPlace, PrintedEntry]]:
         for cell in table.cells:
@@ -113,3 +122,15 @@ class Papers:
                 of = frozenset(mean.categories)
                 place = PrintedPlace(table.cells[0].data, of, mean.method, mean.metric)
                 yield place, PrintedEntry({}, printed)
+
+
+def _despite(column: Column, varied: Collection[str]) -> tuple[tuple[str, str], ...] | None:
+    """Return in what a column was computed otherwise than its recipe says; None if it is another method.
+
+    Args:
+        column: of a table of ours.
+        varied: keys that the print names itself, so that they count as no difference.
+    """
+    differs = {key: value for key, value in column.differs if key not in IDLE and key not in varied}
+    how = {key: value for key, value in differs.items() if key in HOW or key.endswith(FOLDERS)}
+    return None if column.oracle or differs.keys() - how.keys() else tuple(sorted(how.items()))

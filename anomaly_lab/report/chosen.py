@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from anomaly_lab.report.found import Run
-from anomaly_lab.report.tables import Column, configurations
+from anomaly_lab.report.columns import Column, configurations
+from anomaly_lab.report.run import Run
 
 
 class Chosen(NamedTuple):

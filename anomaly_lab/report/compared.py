@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from anomaly_lab.report.markup import Markup, element
-from anomaly_lab.report.ranks import LEVEL, MOST, Pair, Ranked, groups, ranked
+from anomaly_lab.report.ranking import LEVEL, MOST, Pair, Ranked, groups, ranked
 from anomaly_lab.report.summary import boxed, filters, heading
 from anomaly_lab.report.tables import Table
-from anomaly_lab.report.texts import brief, named
+from anomaly_lab.report.texts import OUTDATED, brief, named
 
 # The plot's lengths, in the units of its view box.
 WIDTH = 720
@@ -16,15 +16,18 @@ STEP = 22  # from name to name
 GAP = 9  # from bar to bar
 LONGEST = 26  # signs of a name
 SHOWN = 5  # names of what is left out; the tables have all
+NONE = "Not compared: no two methods have numbers in the same two categories."
 
 
 def compared(tables: Sequence[Table]) -> list[Markup]:
-    """Return for each table of at least two full columns what tells its methods apart."""
+    """Return for each table of at least two methods and categories what tells its methods apart."""
     parts: list[Markup] = []
     for table in tables:
         found = ranked(table)
-        if found is not None:
-            title = element("h3", f"{table.data}, {table.metric}")
+        title = element("h3", f"{table.data}, {table.metric}")
+        if found is None and min(len(table.columns), len(table.categories)) > 1:
+            parts.append(element("div", title, element("p", NONE, class_="note"), **filters(table)))
+        elif found is not None:
             notes = [element("p", line, class_="note") for line in said(found)]
             critical = found.critical
             told = [] if critical is None else [_boxed_plot(found, critical, table), _pairs(found, table)]
@@ -42,26 +45,35 @@ def compared(tables: Sequence[Table]) -> list[Markup]:
 def said(found: Ranked) -> Iterator[str]:
     """Yield what a reader must know of a comparison."""
     tests = len(found.pairs)
-    counted = f"{found.categories} categories, {len(found.columns)} methods"
+    count = len(found.categories)
+    counted = f"{count} categories, {len(found.columns)} methods"
     if found.critical is None:
         yield f"{counted} are too many: at most {MOST} are compared, so report a folder of fewer."
     else:
         yield f"{counted}: average ranks less than {found.critical:.2f} apart do not differ."
-        if found.categories < found.needed:
+        if count < found.needed:
             pairs = "pair" if tests == 1 else "pairs"
             yield (
                 f"No p values: of {tests} {pairs} none can come to {LEVEL:g} with "
                 f"fewer than {found.needed} categories."
             )
-    if few := found.left_out[:SHOWN]:
-        names = ", ".join(brief(column) for column in few)
-        rest = len(found.left_out) - len(few)
-        more = f" and {rest} more" if rest else ""
-        yield f"Left out, as a category is missing or not done: {names}{more}."
+    if found.left_out:
+        why = "as a category is missing, not done or without a comparable number"
+        yield f"Left out, {why}: {_few([brief(column) for column in found.left_out])}."
+    if found.dropped:
+        yield f"Without the categories that not all of these have: {_few(found.dropped)}."
+    if found.outdated:
+        names = _few([brief(column) for column in found.outdated])
+        yield f"{OUTDATED} by another definition of the metric than today's: {names}."
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def _pairs(found: Ranked, table: Table) -> Markup:
-    tested = found.categories >= found.needed
+    tested = len(found.categories) >= found.needed
     words = ["better", "worse", "mean difference", "better in", "worse in", *(["p (Holm)"] if tested else [])]
     head = element("tr", *(element("th", word, scope="col") for word in words))
     body = [_pair(pair) for pair in found.pairs]

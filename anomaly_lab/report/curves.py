@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.report.chosen import Chosen
+from anomaly_lab.report.recipes import settings_of
+from anomaly_lab.report.run import plain_path
 from anomaly_lab.report.texts import brief
 
 MOST = 150  # runs; more make the page slow to open
@@ -17,6 +19,7 @@ NAMES = tuple(
     f"{level}_{name}" for level in ("image", "pixel") for name in ("fpr", "tpr", "precision", "overlap")
 )
 AREAS = ("auroc", "ap", "aupro")
+LIMIT = "evaluation.fpr_limit"
 
 
 def curve_plots(
@@ -25,7 +28,8 @@ def curve_plots(
     """Return what the page draws, a place each, and what was left out, a line each.
 
     A place has ``data``, ``category`` and ``methods``, each with ``name``, ``method``, ``tag``, ``curves``
-    (rates in [0, 1] from the highest threshold to the lowest) and ``areas``.
+    (rates in [0, 1] from the highest threshold to the lowest), ``areas``, and ``limit``: to which false
+    positive rate AUPRO counts, None if unknown.
     """
     places: list[dict[str, Any]] = []
     said: list[str] = []
@@ -44,11 +48,12 @@ def curve_plots(
             try:
                 found = read(file)
             except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-                said.append(f"{file}: is no file of curves ({type(error).__name__}); its run has none here")
+                why = f"is no file of curves ({type(error).__name__}); its run has none here"
+                said.append(f"{plain_path(file)}: {why}")
                 continue
             areas = {name: value for name, value in run.metrics.items() if name.partition("_")[2] in AREAS}
             about = {"name": brief(column), "method": column.model, "tag": column.tag, "seed": run.seed}
-            methods.append({**about, "curves": found, "areas": areas})
+            methods.append({**about, "curves": found, "areas": areas, "limit": limit(run.path)})
         if methods:
             places.append({"data": data, "category": category, "methods": methods})
     if beyond:
@@ -56,6 +61,15 @@ def curve_plots(
             f"the curves of {beyond} runs more than {MOST} are left out; see figures/ in their folders"
         )
     return places, said
+
+
+def limit(folder: Path) -> float | None:
+    """Return a run's evaluation.fpr_limit, in (0, 1]; None if its config does not tell."""
+    try:
+        value = float(settings_of(folder).get(LIMIT, ""))
+    except ValueError:
+        return None
+    return value if 0 < value <= 1 else None
 
 
 def read(file: Path) -> dict[str, list[float]]:

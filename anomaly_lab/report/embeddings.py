@@ -6,6 +6,7 @@ from typing import Any
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.chosen import Chosen
+from anomaly_lab.report.run import plain_path
 from anomaly_lab.report.texts import brief
 from anomaly_lab.runs.reading import one_line, read_text
 
@@ -35,7 +36,7 @@ def embedding_plots(
             try:
                 kinds = _kinds(read_text(file))
             except (RunError, ValueError, csv.Error) as error:
-                said.append(f"{file}: cannot be shown ({one_line(error)})")
+                said.append(f"{plain_path(file)}: cannot be shown ({one_line(error)})")
                 continue
             about = {"name": brief(column), "method": column.model, "tag": column.tag}
             plots.append({"data": data, "category": category, **about, "kinds": kinds})

@@ -4,20 +4,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anomaly_lab.report.ablations import Ablation, ablations
-from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.beside import Papers, PrintedCurve
 from anomaly_lab.report.chosen import chosen
+from anomaly_lab.report.columns import Column
 from anomaly_lab.report.curves import curve_plots
 from anomaly_lab.report.embeddings import embedding_plots
-from anomaly_lab.report.found import Run
 from anomaly_lab.report.markup import Markup, element
 from anomaly_lab.report.overlays import SAID, Album, Shown, best_and_worst, side_by_side
-from anomaly_lab.report.tables import Column, Table
-from anomaly_lab.report.texts import named
+from anomaly_lab.report.run import Run
+from anomaly_lab.report.tables import Table
+from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, named
 
 FEW = 4  # names of categories that a caption lists
 ABOUT_CURVES = (
-    "The first seed of each method. The area under the line is the metric; dashes are what scores that know "
-    "nothing give. Colours and dashes are those of the table."
+    "The first seed of each method. The area under the line is the metric; of region overlap, the area left "
+    "of the dotted line, at evaluation.fpr_limit, divided by that limit. Grey dashes are what scores that "
+    "know nothing give. Colours and dashes are those of the table."
 )
 
 
@@ -36,22 +38,32 @@ def ablation_plots(tables: Sequence[Table], papers: Papers, plots: dict[str, Any
             ],
             "paper": _paper(one),
         }
-        over = one.lines[0].categories
+        over = one.categories
         names = ", ".join(over) if len(over) <= FEW else f"{len(over)} categories"
-        lines = [f"{one.table.data}, mean over {names}; bars: ± deviation over seeds"]
-        if one.printed is not None:
-            table = next(iter(one.printed.points.values())).table
-            theirs = (
-                "the same categories"
-                if one.printed.categories == set(over)
-                else (f"{len(one.printed.categories)} categories, so its height does not compare")
-            )
-            lines.append(f"dashed: {table.paper.cites}, {table.number}, over {theirs}")
+        lines = [f"{one.table.data}, mean over {names} and the seeds that they share; bars: ± deviation"]
+        lines += [] if one.printed is None else _about_paper(one, one.printed)
         title = f"{one.model}: {one.table.metric} by {one.key.rpartition('.')[2]}"
         parts.append(
             _figure(name, title, "; ".join(lines), one.table.data, one.model, metric=one.table.metric)
         )
     return [element("div", *parts, class_="grid")] if parts else []
+
+
+def _about_paper(one: Ablation, printed: PrintedCurve) -> Iterator[str]:
+    """Yield what the caption says of the paper's curve: whose it is, beside what, and what is doubtful."""
+    table = next(iter(printed.points.values())).table
+    count = len(printed.categories)
+    same = printed.categories == set(one.categories)
+    over = "the same categories" if same else f"{count} categories, so its height does not compare"
+    only = [line.others or one.model for line in one.like] if len(one.like) < len(one.lines) else []
+    yield f"dashed: {table.paper.cites}, {table.number}, over {over}"
+    if only:
+        yield f"it is of what {' and '.join(only)} is of"
+    if doubtful := [value for value, point in printed.points.items() if point.flag]:
+        yield f"{DOUBTFUL} doubtful at {', '.join(doubtful)}"
+    if printed.despite:
+        said = ", ".join(f"{key}={value}" for key, value in printed.despite)
+        yield f"{OTHERWISE} ours computed otherwise than the recipe says, by {said}"
 
 
 def _paper(one: Ablation) -> list[list[Any]]:
@@ -120,21 +132,22 @@ def _curves() -> list[Markup]:
 
 
 def _best(pictures: Sequence[Shown]) -> list[Markup]:
-    by_column: dict[Column, list[Shown]] = {}
+    by_column: dict[tuple[str, Column], list[Shown]] = {}
     for picture in pictures:
-        by_column.setdefault(picture.column, []).append(picture)
+        by_column.setdefault((picture.data, picture.column), []).append(picture)
     return [
         element(
             "div",
-            element("h3", named(column)),
+            element("h3", f"{of_data}: {named(column)}"),
             *(
                 _picture(one, f"{SAID[one.overlay.kind]}; {one.category}: {one.overlay.image}")
                 for one in mine
             ),
+            data_f_data=of_data,
             data_f_method=column.model,
             data_f_tag=column.tag,
         )
-        for column, mine in by_column.items()
+        for (of_data, column), mine in by_column.items()
     ]
 
 
@@ -155,7 +168,8 @@ def _pictures(pictures: Sequence[Shown]) -> list[Markup]:
 
 
 def _picture(one: Shown, caption: str, **attributes: str) -> Markup:
-    alt = f"{named(one.column)} on {one.category}, {one.overlay.image}: image, anomaly map and ground truth"
+    where = f"{one.data}, {one.category}, {one.overlay.image}"
+    alt = f"{named(one.column)} on {where}: image, anomaly map and ground truth"
     width, height = one.size
     image = element("img", src=one.source, alt=alt, width=width, height=height, decoding="async")
     box = element("div", image, class_="box strip", tabindex="0", role="region", aria_label=alt)

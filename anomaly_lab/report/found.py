@@ -1,164 +1,57 @@
-"""The runs below a folder, as their own files tell of them."""
+"""The runs below a folder, each with what differs from its recipe, and what cannot be read."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, final
+from typing import NamedTuple
 
 from anomaly_lab.errors import RunError
-from anomaly_lab.evaluation.definitions import FIRST
-from anomaly_lab.runs.directory import RunDirectory
+from anomaly_lab.report.recipes import by_todays_recipes
+from anomaly_lab.report.run import LONGEST, Run, plain_path
 from anomaly_lab.runs.reading import one_line
 
-Status = Literal["done", "failed", "unfinished"]
-CATEGORY = "data.category"  # names what is measured, not how
-SMALL = "_small"  # how the names of reduced recipes end
-# What makes runs comparable. Which normals are held out, and so the fingerprint, follows the seed.
-MADE_FROM = ("data_content", "synthesis_source", "weights", "own_code")
-
-
-class Origin(NamedTuple):
-    """What a run says of how it came about; empty where it says nothing."""
-
-    command: str
-    commit: str  # of this project, 12 digits, with a plus if files had been changed
-    hardware: str
-    torch: str  # its version
-    seconds: float  # 0 if unknown
-
-    @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> Self:
-        """Read it out of a manifest; whatever is no text of ours counts as nothing."""
-        commit = one_line(manifest.get("git_commit") or "")[:12]
-        seconds = manifest.get("seconds")
-        versions = manifest.get("versions")
-        return cls(
-            command=one_line(manifest.get("command") or "", 2000),
-            commit=f"{commit}{'+' if commit and manifest.get('git_dirty') else ''}",
-            hardware=one_line(manifest.get("hardware") or ""),
-            torch=one_line(versions.get("torch", "")) if isinstance(versions, dict) else "",
-            seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
-        )
-
-
-@final
-@dataclass(frozen=True)
-class Run:
-    """What a report needs of a run.
-
-    Attributes:
-        model, data: recipes' names.
-        differs: by dotted key, as texts, the values that are not the recipe's, but for the category.
-        made_from: what the run was made from besides its config: data, textures, weights, own code.
-        source: where its pseudo anomalies come from, in words.
-        metrics: empty unless it is done.
-        versions: of the metrics' definitions, by name; what is absent is of the first.
-        started: ISO 8601, empty if unknown.
-        error: why it failed, if it did.
-        origin: what it was made by.
-    """
-
-    path: Path
-    model: str
-    data: str
-    category: str
-    tag: str
-    seed: int
-    status: Status
-    differs: dict[str, str]
-    made_from: str
-    source: str
-    metrics: dict[str, float]
-    versions: dict[str, int]
-    doubts: Sequence[str]
-    started: str
-    error: str
-    origin: Origin
-
-    @classmethod
-    def of(cls, path: Path) -> Self:
-        """Read a run directory that lies at MODEL/DATA/CATEGORY/NAME. RunError: a file of it is damaged."""
-        directory = RunDirectory(path)
-        manifest = directory.manifest()
-        kind = manifest.get("status")
-        status: Status = "done" if kind == "done" else "failed" if kind == "failed" else "unfinished"
-        seed = manifest.get("seed")
-        differs = manifest.get("differs", {})
-        if type(seed) is not int or not isinstance(differs, dict):
-            why = "differs is no mapping" if type(seed) is int else "seed is no whole number"
-            way_out = "remove the folder to run again"
-            raise RunError(f"{path / 'manifest.json'}: is damaged ({why}); {way_out}")
-        model, data, category = (one_line(part) for part in path.parts[-4:-1])
-        return cls(
-            path=path,
-            model=model,
-            data=data,
-            category=category,
-            tag=one_line(manifest.get("tag", "")),
-            seed=seed,
-            status=status,
-            differs={one_line(key): shown(value) for key, value in differs.items() if key != CATEGORY},
-            made_from=json.dumps([manifest.get(name) for name in MADE_FROM]),
-            source=one_line(manifest.get("synthesis_source") or ""),
-            metrics=directory.metrics() if status == "done" else {},
-            versions=_versions(path, manifest),
-            doubts=directory.doubts() if status == "done" else (),
-            started=one_line(manifest.get("started", "")),
-            error=one_line(manifest.get("error", "")) if status == "failed" else "",
-            origin=Origin.of(manifest),
-        )
-
-    @property
-    def reduced(self) -> bool:
-        """Whether the recipe is a shortened one, which no paper had."""
-        return self.model.endswith(SMALL)
-
-    def version(self, metric: str) -> int:
-        """Return which definition of a metric its number is of."""
-        return self.versions.get(metric, FIRST)
-
-
-def _versions(path: Path, manifest: dict[str, Any]) -> dict[str, int]:
-    found = manifest.get("metric_versions", {})
-    if not isinstance(found, dict) or not all(type(version) is int for version in found.values()):
-        way_out = "remove the folder to run again"
-        raise RunError(f"{path / 'manifest.json'}: is damaged (metric_versions hold no numbers); {way_out}")
-    return found
+FLOORS = 4  # RUNS/MODEL/DATA/CATEGORY/NAME
 
 
 class Found(NamedTuple):
-    """The runs of a folder, and what cannot be read, a line each."""
+    """The runs of a folder; a line for each that cannot be read, and for each recipe that was changed."""
 
     runs: list[Run]
     unreadable: list[str]
+    changed: list[str]
 
 
 def found(folder: Path) -> Found:
     """Read every run below a folder. RunError: the folder is not there.
 
-    A damaged run is told, and the others count.
+    A damaged run is told, and so is a folder that cannot be looked into; the others count.
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: there is no such folder; give that of your runs, runs=FOLDER")
     runs: list[Run] = []
     unreadable: list[str] = []
-    for path in _directories(folder):
+    for path in _directories(folder, FLOORS, unreadable):
         try:
             runs.append(Run.of(path))
-        except RunError as error:
-            unreadable.append(str(error))
-    return Found(runs, unreadable)
+        except (RunError, OSError) as error:
+            unreadable.append(one_line(error, LONGEST))
+    runs, changed = by_todays_recipes(runs)
+    return Found(runs, unreadable, changed)
 
 
-def _directories(folder: Path) -> Iterator[Path]:
-    """Yield RUNS/MODEL/DATA/CATEGORY/NAME, sorted; a folder with no manifest is no run."""
-    for file in sorted(folder.glob("[!.]*/[!.]*/[!.]*/[!.]*/manifest.json")):
-        yield file.parent
-
-
-def shown(value: Any) -> str:
-    """Return a value of a config as one types it, on one line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(shown, value))}]"
-    return one_line(str(value).lower() if isinstance(value, bool) or value is None else value)
+def _directories(folder: Path, floors: int, unreadable: list[str]) -> Iterator[Path]:
+    """Yield the folders so many floors below that hold a manifest, sorted; a folder with none is no run."""
+    try:
+        if floors == 0:
+            (folder / "manifest.json").stat()  # unlike exists it says that it may not look
+            yield folder
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name[:1] != ".")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        unreadable.append(f"{plain_path(folder)}: cannot be looked into ({one_line(error.strerror)})")
+        return
+    for name in names:
+        yield from _directories(folder / name, floors - 1, unreadable)

@@ -11,7 +11,9 @@ from typing import NamedTuple, final
 from PIL import Image
 
 from anomaly_lab.report.chosen import Chosen
-from anomaly_lab.report.tables import Column
+from anomaly_lab.report.columns import Column
+from anomaly_lab.report.run import plain_path
+from anomaly_lab.runs.reading import one_line
 
 FILE = re.compile(r"\d+-(lowest-defective|highest-good|highest-defective)-(.+)\.png")
 SAID = {
@@ -37,6 +39,7 @@ class Overlay(NamedTuple):
 class Shown(NamedTuple):
     """A picture on the page."""
 
+    data: str
     column: Column
     category: str
     overlay: Overlay
@@ -54,19 +57,35 @@ class Album:
     without: int = 0
     said: list[str] = field(default_factory=list)
 
-    def of(self, column: Column, category: str, overlay: Overlay) -> Shown | None:
-        """Return a picture, smaller in bytes; None where there is no room or it cannot be read."""
-        if self.left <= 0 or self.room <= 0:
-            self.without += 1
-            return None
-        try:
-            content, size = smaller(overlay.file)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            self.said.append(f"{overlay.file}: cannot be shown ({type(error).__name__})")
-            return None
-        self.left -= 1
-        self.room -= len(content)
-        return Shown(column, category, overlay, f"data:image/jpeg;base64,{content}", size)
+    def row(
+        self, data: str, category: str, wanted: Sequence[tuple[Column, Overlay]], least: int = 1
+    ) -> list[Shown]:
+        """Return pictures, smaller in bytes: all that can be read, or none where there is no room for these.
+
+        Half of the methods on an image compare nothing; nor do fewer than ``least``.
+        """
+        if self.left < len(wanted) or self.room <= 0:
+            self.without += len(wanted)
+            return []
+        shown: list[Shown] = []
+        room = self.room
+        for column, overlay in wanted:
+            try:
+                content, size = smaller(overlay.file)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                self.said.append(f"{plain_path(overlay.file)}: cannot be shown ({type(error).__name__})")
+                continue
+            room -= len(content)
+            source = f"data:image/jpeg;base64,{content}"
+            shown.append(Shown(data, column, category, overlay, source, size))
+        if room < 0 or len(shown) < least:
+            self.without += len(shown)
+            if room < 0:
+                self.room = 0  # so that no more are read in vain
+            return []
+        self.left -= len(shown)
+        self.room = room
+        return shown
 
 
 def smaller(file: Path) -> tuple[str, tuple[int, int]]:
@@ -82,7 +101,8 @@ def smaller(file: Path) -> tuple[str, tuple[int, int]]:
 def overlays(folder: Path) -> list[Overlay]:
     """Return the pictures of a run, in the order in which it chose them."""
     files = sorted(folder.glob("maps/*.png"))
-    return [Overlay(file, *match.groups()) for file in files if (match := FILE.fullmatch(file.name))]
+    matches = ((file, FILE.fullmatch(file.name)) for file in files)
+    return [Overlay(file, match[1], one_line(match[2])) for file, match in matches if match]
 
 
 def best_and_worst(shown: Mapping[tuple[str, str], Sequence[Chosen]], album: Album) -> Iterator[Shown]:
@@ -92,7 +112,7 @@ def best_and_worst(shown: Mapping[tuple[str, str], Sequence[Chosen]], album: Alb
         for one in runs:
             if "image_auroc" in one.run.metrics:
                 by_column.setdefault((data, one.column), []).append(one)
-    for (_, column), runs in by_column.items():
+    for (data, column), runs in by_column.items():
         ordered = sorted(runs, key=lambda one: one.run.metrics["image_auroc"])
         wanted = {
             "lowest-defective": ordered[0],
@@ -101,9 +121,8 @@ def best_and_worst(shown: Mapping[tuple[str, str], Sequence[Chosen]], album: Alb
         }
         for kind, one in wanted.items():
             first = next((found for found in overlays(one.run.path) if found.kind == kind), None)
-            picture = first and album.of(column, one.run.category, first)
-            if picture:
-                yield picture
+            if first:
+                yield from album.row(data, one.run.category, [(column, first)])
 
 
 def side_by_side(
@@ -128,13 +147,10 @@ def side_by_side(
         for data, category, several in queues:
             if turn < len(several):
                 image, drawn = several[turn]
-                # An image is shown whole or not at all: half of the methods compare nothing.
-                if album.left < min(ROWS, len(drawn)):
-                    album.without += len(drawn)
-                    continue
                 album.without += max(0, len(drawn) - ROWS)
-                pictures = [album.of(column, category, overlay) for column, overlay in drawn[:ROWS]]
-                yield data, category, image, [picture for picture in pictures if picture]
+                pictures = album.row(data, category, drawn[:ROWS], least=2)
+                if pictures:
+                    yield data, category, image, pictures
 
 
 def _is_good(drawn: Sequence[tuple[Column, Overlay]]) -> bool:

@@ -15,9 +15,11 @@ from anomaly_lab.report.figures import ablation_plots, of_runs
 from anomaly_lab.report.found import Found
 from anomaly_lab.report.markup import Markup, data, element, joined
 from anomaly_lab.report.records import records, table_of_runs
+from anomaly_lab.report.run import ORACLE
 from anomaly_lab.report.summary import flowing, overview, tabled
-from anomaly_lab.report.tables import Table
+from anomaly_lab.report.tables import Table, made_of
 
+BEST = "f1_max"  # in the names of metrics that take the best threshold that the test labels allow
 ASSETS = Path(__file__).with_name("assets")
 
 
@@ -103,9 +105,20 @@ def _head(content: Content) -> Iterator[Markup]:
         "p",
         f"{len(runs) + counts['unreadable']} runs: {', '.join(shown)}. ",
         f"The last was begun on {latest[:10]}. " if latest else "",
-        "Made by anomaly_lab; scores are raw, and nothing was chosen on test images.",
+        f"Made by anomaly_lab; scores are raw{_chosen_on_tests(content)}.",
         class_="lead",
     )
+
+
+def _chosen_on_tests(content: Content) -> str:
+    """Return for what test images or their labels were used besides being measured on, if for anything."""
+    oracles = sum(run.oracle for run in content.found.runs)
+    names = [table.metric for table in content.tables if BEST in " ".join(made_of(table.metric))]
+    used = [f"the settings of {oracles} runs, tagged {ORACLE}"] if oracles else []
+    used += [f"the threshold in {' and '.join(dict.fromkeys(names))}"] if names else []
+    if not used:
+        return ", and nothing was chosen on test images"
+    return f", and nothing was chosen on test images but {' and '.join(used)}"
 
 
 def _filters(content: Content) -> Markup:

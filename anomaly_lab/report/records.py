@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 
 from anomaly_lab.errors import RunError
-from anomaly_lab.report.found import Run
 from anomaly_lab.report.markup import Markup, element
+from anomaly_lab.report.run import LONGEST, Run
 from anomaly_lab.report.summary import NOTHING, boxed
 from anomaly_lab.report.tables import value_of
 from anomaly_lab.report.texts import REDUCED
-from anomaly_lab.runs.reading import read_text
+from anomaly_lab.runs.reading import one_line, read_text
 
 BYTES = 4 * 2**20  # of all configs and manifests together
 FILES = ("config.yaml", "manifest.json")
-HEAD = ("run", "category", "seed", "status", "begun")
+HEAD = ("run", "category", "tag", "seed", "status", "begun")
 
 
 def table_of_runs(runs: Sequence[Run], metrics: Sequence[str], name: str) -> Markup:
@@ -40,6 +40,7 @@ def _line(run: Run, columns: Sequence[str]) -> Markup:
         "tr",
         element("th", name, *stamps, scope="row"),
         element("td", run.category, class_="text"),
+        element("td", run.tag, class_="text"),
         element("td", str(run.seed), data_order=run.seed),
         element("td", run.status, class_="text" if run.status == "done" else "text undone"),
         element("td", run.started[:10], class_="text", title=run.started, data_order=run.started),
@@ -64,13 +65,13 @@ def records(runs: Sequence[Run], said: list[str]) -> Iterator[Markup]:
     room = BYTES
     without = 0
     for run in runs:
-        parts = [element("summary", " / ".join(run.path.parts[-4:]))]
+        parts = [element("summary", " / ".join(map(one_line, run.path.parts[-4:])))]
         parts += [element("p", line, class_="doubt") for line in run.doubts]
         for name in FILES:
             try:
                 text = read_text(run.path / name)
             except RunError as error:
-                parts.append(element("p", str(error), class_="undone"))
+                parts.append(element("p", one_line(error, LONGEST), class_="undone"))
                 continue
             room -= len(text.encode())
             if room < 0:

@@ -4,12 +4,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.columns import configurations, repeated, shared_settings
 from anomaly_lab.report.found import Found
-from anomaly_lab.report.tables import Table, repeated, shared_settings
-from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, otherwise, outdated_in, printed_in
+from anomaly_lab.report.tables import OTHER_DATA, OTHER_SETTINGS, PERHAPS, Table
+from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, named, otherwise, outdated_in, printed_in
 
 NAMED = 5  # runs with the same doubt
 COMMANDS = 20
+ABOUT = {  # what a reader must know of why a cell has no number
+    OTHER_DATA: ", textures, weights or code",
+    PERHAPS: " (older ones keep no data_content, and their data_fingerprint differs, if only with the seed)",
+    OTHER_SETTINGS: ", by their config_hash",
+}
 PROCEDURAL = "procedural"  # in the words of a run about textures that are no photographs
 
 
@@ -34,12 +40,27 @@ def on_papers(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterat
 def on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
     """Yield what the reader of the tables should know of our runs."""
     yield from (f"{OUTDATED} {line}" for line in outdated_in(made))
+    yield from mixed(made)
+    yield from all_found.changed
+    if oracles := sorted({f"{run.model} on {run.data}" for run in all_found.runs if run.oracle}):
+        yield f"settings chosen on test labels, so that no printed number stands beside: {', '.join(oracles)}"
     for model, key, value in shared_settings(all_found.runs):
         yield f"{model}: {key}={value} in all its runs, which its recipe has not"
     if more := repeated(all_found.runs):
         yield f"{more} times a seed was run again by the same settings: the last begun counts"
     if doubtful := sum(bool(run.doubts) for run in all_found.runs):
         yield f"{doubtful} of {len(all_found.runs)} runs say in run.log: look at this"
+
+
+def mixed(made: Sequence[Table]) -> Iterator[str]:
+    """Yield of which cells the runs are no seeds of one configuration, and why."""
+    found: dict[tuple[str, str, str], dict[str, None]] = {}
+    for table in made:
+        for (category, column), cell in table.cells.items():
+            if cell.mixed:
+                found.setdefault((table.data, named(column), cell.mixed), {})[category] = None
+    for (data, name, why), categories in found.items():
+        yield f"no number on {data} for {name}: runs {why}{ABOUT[why]} on {', '.join(categories)}"
 
 
 def on_origin(all_found: Found) -> Iterator[str]:
@@ -64,16 +85,20 @@ def on_origin(all_found: Found) -> Iterator[str]:
 
 def on_failures(all_found: Found) -> Iterator[str]:
     """Yield why runs failed, and which cannot be read."""
-    yield from (f"failed: {run.path}: {run.error}" for run in all_found.runs if run.error)
+    yield from (f"failed: {run.where}: {run.error}" for run in all_found.runs if run.error)
     yield from (f"not read: {line}" for line in all_found.unreadable)
 
 
 def doubts(all_found: Found) -> Iterator[str]:
     """Yield what makes the numbers of single runs doubtful, each doubt once with the runs that have it."""
     by_doubt: dict[str, list[str]] = {}
-    for run in all_found.runs:
-        for line in run.doubts:
-            by_doubt.setdefault(line, []).append(f"{run.model} on {run.category}, seed {run.seed}")
+    for data in dict.fromkeys(run.data for run in all_found.runs):
+        mine = [run for run in all_found.runs if run.data == data]
+        columns = configurations(mine)
+        for run in mine:
+            name = f"{named(columns[run.path])} on {data}, {run.category}, seed {run.seed}"
+            for line in run.doubts:
+                by_doubt.setdefault(line, []).append(name)
     for line, names in by_doubt.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         yield f"{line} ({'; '.join(names[:NAMED])}{more})"

@@ -23,7 +23,8 @@ from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
 from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from anomaly_lab.evaluation.pixels import add_maps
 from anomaly_lab.evaluation.settings import EvaluationSettings
-from anomaly_lab.report.found import Run
+from anomaly_lab.report.run import Run
+from anomaly_lab.report.tables import MADE_OF, POISONED, made_of
 from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.runs.lock import locked
 from anomaly_lab.runs.reading import one_line
@@ -69,7 +70,7 @@ def rescored(runs: Sequence[Run], allow: Collection[str]) -> Iterator[str]:
                 cause = mendable(error) or error
                 why = str(cause) if isinstance(cause, UserError) else f"{type(cause).__name__}: {cause}"
                 said = f"cannot be computed anew: {one_line(why, 500)}"
-            yield f"{run.path}: {said}"
+            yield f"{run.where}: {said}"
 
 
 def _rescored(run: Run, wanted: Sequence[str], allow: Collection[str]) -> str:
@@ -97,30 +98,51 @@ def _rescored(run: Run, wanted: Sequence[str], allow: Collection[str]) -> str:
     aliases = {
         name: new[ours]
         for name, value in before.items()
-        for ours in wanted
-        if name not in VERSIONS and name.endswith("_as_printed") and value == before[ours]
+        for ours in MADE_OF.get(name, wanted)
+        if name not in VERSIONS and name.endswith("_as_printed") and ours in new and value == before[ours]
     }
-    _write(directory, before, new | aliases, found.curves)
+    # What cannot be computed anew stays by the definition that its run had.
+    poisonings = {
+        name: run.version(ours, name)
+        for name in before
+        for ours in made_of(name)
+        if name.startswith(POISONED) and ours in wanted
+    }
+    _write(directory, before, new | aliases, found.curves, poisonings)
     changes = [f"{name} {before[name]:.4f} -> {new[name]:.4f}" for name in wanted]
     poisoned = "; poisoned_* stay as they were" if "poisoned_image_auroc" in before else ""
     return f"computed anew: {', '.join(changes)}{poisoned}"
 
 
 def _write(
-    directory: RunDirectory, before: dict[str, float], new: dict[str, float], curves: dict[str, np.ndarray]
+    directory: RunDirectory,
+    before: dict[str, float],
+    new: dict[str, float],
+    curves: dict[str, np.ndarray],
+    versions_kept: dict[str, int],
 ) -> None:
-    """Write the numbers; killed in between, it does the same once more and keeps what was first."""
+    """Write the numbers; killed in between, it does the same once more and keeps what was first.
+
+    RunError: its curves cannot be read; nothing is written.
+    """
+    all_curves = _curves(directory.path / "curves.npz")
     manifest = directory.manifest()
     versions = manifest.get("metric_versions", {})
     kept = manifest.get("metrics_before", [])
     if not kept or kept[-1]["metric_versions"] != versions:
         old = {name: before[name] for name in new}
         directory.note(metrics_before=[*kept, {"metric_versions": versions, "metrics": old}])
-    with np.load(directory.path / "curves.npz", allow_pickle=False) as file:
-        all_curves = {name: file[name] for name in file.files}
     directory.write_arrays("curves.npz", all_curves | curves)
     directory.write_json("metrics.json", before | new)
-    directory.note(metric_versions=versions | versions_of(new))
+    directory.note(metric_versions=versions_kept | versions | versions_of(new))
+
+
+def _curves(file: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{file}: cannot be read ({one_line(error)}), so no run can be scored anew") from error
 
 
 def predictions(file: Path) -> list[Image]:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from anomaly_lab.report.beside import Papers, Printed
+from anomaly_lab.report.columns import RECIPES, Column
 from anomaly_lab.report.markup import Markup, element, joined
-from anomaly_lab.report.tables import RECIPES, Column, Table, TableCell
+from anomaly_lab.report.tables import Table, TableCell
 from anomaly_lab.report.texts import (
     MEAN,
     MISSING,
@@ -139,13 +140,13 @@ def _over_all(table: Table, column: Column) -> TableCell | None:
 
 
 def _best(cells: Sequence[TableCell | None]) -> float | None:
-    """Return the highest mean; None of fewer than two, which are no comparison."""
-    means = [cell.mean for cell in cells if cell is not None and cell.mean is not None]
+    """Return the highest mean of what is all done; None of fewer than two, which are no comparison."""
+    means = [cell.mean for cell in cells if cell is not None and cell.whole and cell.mean is not None]
     return max(means) if len(means) > 1 else None
 
 
 def _is(cell: TableCell | None, most: float | None) -> bool:
-    return cell is not None and most is not None and cell.mean == most
+    return cell is not None and cell.whole and cell.mean is not None and cell.mean == most
 
 
 def _number(cell: TableCell | None, printed: Printed | None, *, best: bool, **attributes: str) -> Markup:

@@ -2,37 +2,27 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple, final
+from typing import final
 
-from omegaconf import OmegaConf
-
-from anomaly_lab.config.kept import read_kept
-from anomaly_lab.errors import RunError
 from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
-from anomaly_lab.report.found import SMALL, Run, shown
+from anomaly_lab.report.columns import Column, configurations
+from anomaly_lab.report.run import Run
 
 # The seven of ADer (Zhang et al., 2024), whose mean its tables call mAD.
 SEVEN = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
 ALL_SEVEN = "mad"
-RECIPES = "recipe's"  # a value that no run tells
-
-
-class Column(NamedTuple):
-    """A configuration: a method with whatever in it differs from its recipe."""
-
-    model: str
-    settings: tuple[tuple[str, str], ...]  # dotted keys that vary in this table, with their values
-    tag: str  # empty where it is that of all runs
-    differs: tuple[tuple[str, str], ...] = ()  # all that the recipe has otherwise
-
-    @property
-    def reduced(self) -> bool:
-        """Whether the recipe is a shortened one, which no paper had."""
-        return self.model.endswith(SMALL)
+# Of what other metrics are made; a paper's name for one of ours is said by the method, too (`printed`).
+MADE_OF = {ALL_SEVEN: SEVEN, "pro_as_printed": ("pixel_auroc",)}
+# What surrounds the name of one of ours: of images that are no ideal copies, the ends of an interval.
+POISONED = "poison"
+OF_IMAGES = "image_"
+ENDS = ("_low", "_high")
+# Why a cell has no number, though its runs are done.
+OTHER_DATA = "of different data"  # or textures, weights, code
+PERHAPS = "perhaps of different data"
+OTHER_SETTINGS = "of different settings"
 
 
 @final
@@ -43,17 +33,15 @@ class TableCell:
     Attributes:
         by_seed: the metric of each seed that is done and has it; of several runs that of the last begun.
         unfinished, failed: how many seeds are not done.
-        mixed: its runs were made from different data, textures, weights or code, so it has no number.
-        versions: the definitions of the metric that its numbers are of.
-        outdated: whether one of them is not today's.
+        mixed: why its runs are no seeds of one configuration, so that it has no number; empty if they are.
+        versions: the definitions that its numbers are of, each a metric and its version.
     """
 
     by_seed: Mapping[int, float]
     unfinished: int = 0
     failed: int = 0
-    mixed: bool = False
-    versions: frozenset[int] = frozenset()
-    outdated: bool = False
+    mixed: str = ""
+    versions: frozenset[tuple[str, int]] = frozenset()
 
     @cached_property
     def mean(self) -> float | None:
@@ -64,6 +52,11 @@ class TableCell:
     def sd(self) -> float | None:
         """The sample's standard deviation over the seeds; None of fewer than two."""
         return statistics.stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether a number of it is by another definition than today's."""
+        return any(version != VERSIONS.get(name, FIRST) for name, version in self.versions)
 
     @property
     def whole(self) -> bool:
@@ -88,51 +81,20 @@ class Table:
     cells: Mapping[tuple[str, Column], TableCell]
     means: Mapping[Column, TableCell]
 
+    def is_whole(self, category: str, column: Column) -> bool:
+        """Say whether all runs of a configuration on a category are done and have the metric."""
+        cell = self.cells.get((category, column))
+        return cell is not None and cell.whole
+
 
 def tables(runs: Sequence[Run], metrics: Sequence[str]) -> list[Table]:
-    """Return a table for each data set and metric that any run has."""
+    """Return a table for each data set and metric that any run has, if only in cells without a number."""
     found: list[Table] = []
     for name in dict.fromkeys(run.data for run in runs):
         mine = [run for run in runs if run.data == name]
         columns = configurations(mine)
         found += [_table(name, [(run, columns[run.path]) for run in mine], metric) for metric in metrics]
-    return [table for table in found if any(cell.by_seed for cell in table.cells.values())]
-
-
-def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
-    """Return the column of each run's path; the runs are of one data set.
-
-    It names the keys whose values differ among the runs of its method, and its tag where there are several.
-    """
-    tags = len({run.tag for run in runs}) > 1
-    columns = {}
-    for model in dict.fromkeys(run.model for run in runs):
-        mine = [run for run in runs if run.model == model]
-        keys = sorted({key for run in mine for key in run.differs})
-        varied = [key for key in keys if len({run.differs.get(key) for run in mine}) > 1]
-        recipes = {key: _recipes_value(mine, key) for key in varied}
-        for run in mine:
-            settings = tuple((key, run.differs.get(key, recipes[key])) for key in varied)
-            differs = tuple(sorted(run.differs.items()))
-            columns[run.path] = Column(model, settings, run.tag if tags else "", differs)
-    return columns
-
-
-def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
-    """Return model, key and value of what all runs of a method have, and their recipe has not."""
-    shared: list[tuple[str, str, str]] = []
-    for model in dict.fromkeys(run.model for run in runs):
-        mine = [run.differs for run in runs if run.model == model]
-        alike = (pair for pair in mine[0].items() if all(pair in differs.items() for differs in mine))
-        shared += [(model, key, value) for key, value in alike]
-    return sorted(shared)
-
-
-def repeated(runs: Sequence[Run]) -> int:
-    """Return how many runs are done more than there are seeds of a configuration on a category."""
-    done = [run for run in runs if run.status == "done"]
-    places = {(r.model, r.data, r.category, r.tag, r.seed, *sorted(r.differs.items())) for r in done}
-    return len(done) - len(places)
+    return [table for table in found if any(cell.by_seed or cell.mixed for cell in table.cells.values())]
 
 
 def value_of(metrics: Mapping[str, float], metric: str) -> float | None:
@@ -141,16 +103,6 @@ def value_of(metrics: Mapping[str, float], metric: str) -> float | None:
         return metrics.get(metric)
     seven = [metrics[name] for name in SEVEN if name in metrics]
     return statistics.fmean(seven) if len(seven) == len(SEVEN) else None
-
-
-def _recipes_value(runs: Sequence[Run], key: str) -> str:
-    """Return what the recipe has where runs of a method differ in a key; a run that has it tells."""
-    for run in runs:
-        if key not in run.differs:
-            with suppress(RunError):  # its config is damaged; another may tell
-                value = OmegaConf.select(read_kept(run.path / "config.yaml"), key, default=RECIPES)
-                return shown(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
-    return RECIPES
 
 
 def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
@@ -169,24 +121,43 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
     return Table(data, metric, categories, columns, cells, means)
 
 
-def outdated(run: Run, metric: str) -> bool:
-    """Return whether a run's metric is of another definition than today's; ``mad`` if one of seven is."""
-    names = SEVEN if metric == ALL_SEVEN else (metric,)
-    return any(run.version(name) != VERSIONS.get(name, FIRST) for name in names)
+def made_of(metric: str) -> Sequence[str]:
+    """Return the metrics whose definitions a metric's number is of; itself but for those made of others."""
+    name = f"{OF_IMAGES}{metric.rpartition(OF_IMAGES)[2]}" if metric.startswith(POISONED) else metric
+    for end in ENDS:
+        name = name.removesuffix(end)
+    return MADE_OF.get(name, (name,))
+
+
+def _versions(run: Run, metric: str) -> frozenset[tuple[str, int]]:
+    return frozenset((name, run.version(name, metric)) for name in made_of(metric))
 
 
 def _cell(runs: Sequence[Run], metric: str) -> TableCell:
-    if len({run.made_from for run in runs if run.status == "done"}) > 1:
-        return TableCell({}, mixed=True)
+    values = [(run, value_of(run.metrics, metric)) for run in sorted(runs, key=lambda run: run.started)]
+    counted = {run.seed: (run, value) for run, value in values if value is not None}
     done = {run.seed for run in runs if run.status == "done"}
     failed = {run.seed for run in runs if run.status == "failed"} - done
     others = {run.seed for run in runs} - done - failed
-    values = [(run, value_of(run.metrics, metric)) for run in sorted(runs, key=lambda run: run.started)]
-    counted = {run.seed: (run, value) for run, value in values if value is not None}
+    if why := _unlike([run for run in runs if run.status == "done"]):
+        return TableCell({}, len(others), len(failed), mixed=why if counted else "")
     by_seed = {seed: value for seed, (_, value) in counted.items()}
-    versions = frozenset(run.version(metric) for run, _ in counted.values())
-    old = any(outdated(run, metric) for run, _ in counted.values())
-    return TableCell(by_seed, len(others), len(failed), versions=versions, outdated=old)
+    versions = frozenset[tuple[str, int]]().union(*(_versions(run, metric) for run, _ in counted.values()))
+    return TableCell(by_seed, len(others), len(failed), versions=versions)
+
+
+def _unlike(runs: Sequence[Run]) -> str:
+    """Return why runs are no seeds of one configuration; empty if they are.
+
+    Which normals are held out follows the seed, and so does the fingerprint of the data. It has to serve for
+    older runs, which keep nothing better: where it is the same, the data are.
+    """
+    contents = {run.data_content for run in runs}
+    if len({run.made_from for run in runs}) > 1 or len(contents - {""}) > 1:
+        return OTHER_DATA
+    if "" in contents and len({run.data_fingerprint for run in runs}) > 1:
+        return PERHAPS
+    return OTHER_SETTINGS if len({run.config_hash for run in runs}) > 1 else ""
 
 
 def mean_over(cells: Sequence[TableCell], categories: int) -> TableCell | None:
@@ -199,5 +170,4 @@ def mean_over(cells: Sequence[TableCell], categories: int) -> TableCell | None:
         return None
     seeds = sorted(whole[0].by_seed)
     means = {seed: statistics.fmean(cell.by_seed[seed] for cell in whole) for seed in seeds}
-    versions = frozenset[int]().union(*(cell.versions for cell in whole))
-    return TableCell(means, versions=versions, outdated=any(cell.outdated for cell in whole))
+    return TableCell(means, versions=frozenset[tuple[str, int]]().union(*(cell.versions for cell in whole)))

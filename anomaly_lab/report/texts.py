@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
 from anomaly_lab.report.beside import Papers, Printed
-from anomaly_lab.report.tables import RECIPES, Column, Table, TableCell
+from anomaly_lab.report.columns import RECIPES, Column
+from anomaly_lab.report.tables import POISONED, Table, TableCell, made_of
 from anomaly_lab.runs.directory import plain
 
 HEADER = (
     *("data", "category", "model", "settings", "tag", "metric", "mean", "sd", "n", "unfinished", "failed"),
-    *("definition", "stamp"),
+    *("state", "definition", "stamp"),
     *("printed", "difference", "table", "flag", "despite"),
 )
 MEAN = "(mean)"  # the row's name, which no category has
@@ -54,7 +55,7 @@ def ours(cell: TableCell | None) -> str:
     if cell is None:
         return MISSING
     if cell.mixed:
-        return "of different data"
+        return cell.mixed
     numbers = "" if cell.mean is None else f"{cell.mean:.3f}"
     spread = "" if cell.sd is None else f" ± {cell.sd:.3f}"
     states = [
@@ -65,6 +66,15 @@ def ours(cell: TableCell | None) -> str:
     seeds = f" ({len(cell.by_seed)})" if cell.by_seed else ""
     mark = OUTDATED if cell.outdated else ""
     return " ".join([numbers + spread + seeds + mark, *states]).strip() or MISSING
+
+
+def state(cell: TableCell) -> str:
+    """Return in words whether a cell is all that was wanted of it, and if not, why."""
+    if cell.mixed or cell.whole:
+        return cell.mixed or "done"
+    if cell.unfinished or cell.failed:
+        return "partly done" if cell.by_seed else "not done"
+    return "without this metric"
 
 
 def theirs(cell: TableCell | None, printed: Printed | None) -> str:
@@ -108,17 +118,24 @@ def otherwise(tables: Sequence[Table], papers: Papers) -> list[str]:
 
 
 def outdated_in(tables: Sequence[Table]) -> list[str]:
-    """Return what the mark ‡ stands for, a line a metric with such numbers."""
-    found: dict[str, set[int]] = {}
+    """Return what the mark ‡ stands for, a line a definition that such numbers are of."""
+    found: dict[tuple[str, str], set[int]] = {}
     for table in tables:
-        old = [cell for cell in table.cells.values() if cell.outdated]
-        if old:
-            found.setdefault(table.metric, set()).update(*(cell.versions for cell in old))
+        for cell in table.cells.values():
+            for name, version in cell.versions:
+                if version != VERSIONS.get(name, FIRST):
+                    found.setdefault((table.metric, name), set()).add(version)
     return [
-        f"{metric}: by definition {', '.join(map(str, sorted(versions)))}, which is now "
-        f"{VERSIONS.get(metric, FIRST)}; report.rescore=true computes it anew where scores were kept"
-        for metric, versions in found.items()
+        f"{metric}: {'' if name == metric else f'made of {name} '}by definition "
+        f"{', '.join(map(str, sorted(old)))}, which is now {VERSIONS.get(name, FIRST)}; {_way_out(metric)}"
+        for (metric, name), old in sorted(found.items())
     ]
+
+
+def _way_out(metric: str) -> str:
+    if metric.startswith(POISONED):
+        return "only a new run computes it anew"
+    return "report.rescore=true computes it anew where scores were kept"
 
 
 def printed_in(table: Table, papers: Papers) -> list[Printed]:
@@ -189,8 +206,9 @@ def as_csv(tables: Sequence[Table], papers: Papers) -> str:
 def _line(table: Table, name: str, column: Column, cell: TableCell, printed: Printed | None) -> list[object]:
     settings = " ".join(f"{key}={value}" for key, value in column.settings)
     place = [table.data, name, column.model, settings, column.tag, table.metric]
-    definition = " ".join(map(str, sorted(cell.versions)))
-    numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed, definition]
+    alone = made_of(table.metric) == (table.metric,)
+    definition = " ".join(str(v) if alone else f"{one}={v}" for one, v in sorted(cell.versions))
+    numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed, state(cell), definition]
     numbers.append(REDUCED if column.reduced else "")
     if printed is None:
         return [*place, *numbers, *[None] * 5]

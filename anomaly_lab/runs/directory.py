@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, final
+from typing import Any, Self, TypeGuard, final
+from uuid import uuid4
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class RunDirectory:
         """Return metrics.json, empty if there is none. RunError: a value is no number."""
         file = self.path / "metrics.json"
         found = read_json(file)
-        wrong = [f"{name} is no number" for name, value in found.items() if not _is_number(value)]
+        wrong = [f"{name} is no number" for name, value in found.items() if not is_number(value)]
         wrong += [f"{name} is no name" for name in found if not name.isprintable()]
         if wrong:
             raise RunError(f"{file}: is damaged ({one_line(wrong[0])}); remove the folder to run again")
@@ -85,7 +86,8 @@ class RunDirectory:
         """Give a temporary path that becomes ``name`` once its writer has ended and all is on the disk."""
         file = self.path / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.part")
+        # Of this writer alone: another one of the same file, as a second report, must not write into it.
+        temporary = file.with_name(f".{file.name}.{uuid4().hex}.part")
         try:
             yield temporary
             with temporary.open("rb") as written:
@@ -153,5 +155,6 @@ def plain(value: Any) -> Any:
     return f"'{value}" if risky else value
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in {int, float} and abs(value) < 1e300  # an int may be too large to be shown
+def is_number(value: Any) -> TypeGuard[float]:
+    """Say whether a value of a JSON file is a number that can be computed with and shown."""
+    return type(value) in {int, float} and abs(value) < 1e300  # an int may be too large for a float

@@ -28,7 +28,8 @@ from anomaly_lab.report.remarks import on_failures, on_origin, on_papers, on_run
 from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, tables
 from anomaly_lab.report.texts import as_csv, latex, markdown
 from anomaly_lab.runs.directory import RunDirectory
-from anomaly_lab.runs.papers import paper_tables
+from anomaly_lab.runs.papers import PaperTable, paper_tables
+from anomaly_lab.runs.reading import one_line
 
 METRICS = ("image_auroc", "pixel_auroc", "pixel_ap", "pixel_aupro")  # that papers print most
 
@@ -47,11 +48,13 @@ def work(asked: Composition) -> None:
     """Print the tables and write them. RunError: there is no run."""
     want = _asked(asked.cfg)
     all_found = found(want.runs)
+    printed = paper_tables()
+    _check_metrics(want.metrics, all_found, printed)
     if not all_found.runs:
         raise RunError(f"{want.runs}: holds no run that can be read{_why(all_found)}; give runs=FOLDER")
     if want.rescore:
         all_found = _computed_anew(want, all_found)
-    papers = Papers(paper_tables())
+    papers = Papers(printed)
     made = tables(all_found.runs, want.metrics)
     lines = [*on_papers(all_found, made, papers), *on_runs(all_found, made), *on_failures(all_found)]
     origin = ["", "### Where the numbers are from", "", *(f"- {line}" for line in on_origin(all_found))]
@@ -65,7 +68,7 @@ def work(asked: Composition) -> None:
     kept.write("report.md", text + "\n")
     kept.write("report.csv", as_csv(made, papers))
     kept.write("report.tex", "\n".join(latex(table, papers) for table in made))
-    name = want.runs.resolve().name
+    name = one_line(want.runs.resolve().name)
     kept.write("report.html", page(Content(name, all_found, made, papers, want.metrics)))
     print(f"\nkept as report.md, report.csv, report.tex and report.html in {want.folder}")
 
@@ -96,11 +99,18 @@ def _asked(cfg: DictConfig) -> Asked:
     names = [metrics] if isinstance(metrics, str) else metrics
     if not isinstance(names, list | tuple | ListConfig) or not names:
         raise ConfigError(f"report.metrics: {metrics}; give a list, as [image_auroc,{ALL_SEVEN}]")
-    known = {*SEVEN, ALL_SEVEN, "poisoned_image_auroc"}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"report.metrics: {unknown[0]} is none; there are {', '.join(sorted(known))}")
     where = Path(folder) if folder else runs / ".report"
     return Asked(runs, list(names), where, rescore, list(cfg.get("allow") or ()))
+
+
+def _check_metrics(names: Sequence[str], all_found: Found, printed: Sequence[PaperTable]) -> None:
+    """Raise ConfigError for a metric that is none of ours, of a paper's, or of a run's."""
+    ours = {*SEVEN, ALL_SEVEN, "poisoned_image_auroc"}
+    theirs = {cell.metric for table in printed for cell in table.cells}
+    runs = {name for run in all_found.runs for name in run.metrics}
+    if unknown := [name for name in names if name not in ours | theirs | runs]:
+        there = ", ".join(sorted(ours | theirs))
+        raise ConfigError(f"report.metrics: {one_line(unknown[0])} is none; there are {there}")
 
 
 def _why(all_found: Found) -> str:

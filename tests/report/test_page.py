@@ -7,12 +7,13 @@ from html.parser import HTMLParser
 import pytest
 
 from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.columns import Column
 from anomaly_lab.report.found import found
 from anomaly_lab.report.markup import data, element
 from anomaly_lab.report.page import Content, page
 from anomaly_lab.report.remarks import doubts
 from anomaly_lab.report.summary import heading
-from anomaly_lab.report.tables import Column, tables
+from anomaly_lab.report.tables import tables
 from anomaly_lab.runs.papers import paper_tables
 from tests.report.folders import kept
 from tests.support.fake_runs import fake_runs
@@ -118,9 +119,9 @@ def test_doubts_stand_once_with_the_runs_that_have_them(tmp_path):
         manifest = json.loads((folder / "manifest.json").read_text())
         (folder / "manifest.json").write_text(json.dumps({**manifest, "doubts": ["all alike", f"of {seed}"]}))
     lines = list(doubts(found(tmp_path)))
-    named = "; ".join(f"padim on a, seed {seed}" for seed in range(5))
+    named = "; ".join(f"padim on own, a, seed {seed}" for seed in range(5))
     assert lines[0] == f"all alike ({named} and 2 more)"
-    assert lines[1:3] == [f"of {seed} (padim on a, seed {seed})" for seed in (0, 1)]
+    assert lines[1:3] == [f"of {seed} (padim on own, a, seed {seed})" for seed in (0, 1)]
     text = "".join(Reader(paged(tmp_path)).text)
     assert lines[0] in text
 

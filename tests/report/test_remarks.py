@@ -5,7 +5,8 @@ import json
 import pytest
 
 from anomaly_lab.report import remarks
-from anomaly_lab.report.found import Run, found
+from anomaly_lab.report.found import found
+from anomaly_lab.report.run import Run
 from tests.support import fake_runs
 
 

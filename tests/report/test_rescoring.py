@@ -176,7 +176,7 @@ def test_tables_mark_numbers_of_an_older_definition_and_the_verb_mends_them(
     changed(monkeypatch, "pixel_aupro")
     (table,) = tables.tables(found(tmp_path / "runs").runs, ["pixel_aupro"])
     cells = list(table.cells.values())
-    assert [(cell.outdated, cell.versions) for cell in cells] == [(True, {1})] * 2
+    assert [(cell.outdated, cell.versions) for cell in cells] == [(True, {("pixel_aupro", 1)})] * 2
     none = Papers([])
     assert texts.markdown(table, none).count("(1)‡") == 2
     assert r"(1)$^\ddagger$" in texts.latex(table, none)

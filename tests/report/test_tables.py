@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from anomaly_lab.errors import RunError
+from anomaly_lab.report.columns import Column, repeated, shared_settings
 from anomaly_lab.report.found import found
-from anomaly_lab.report.tables import SEVEN, Column, repeated, shared_settings, tables
+from anomaly_lab.report.tables import OTHER_DATA, SEVEN, tables
 from tests.report.folders import kept
 
 
@@ -116,7 +117,7 @@ def test_runs_on_different_data_are_no_seeds_of_one(tmp_path):
         file.write_text(json.dumps(json.loads(file.read_text()) | {"data_content": fingerprint}))
     kept(tmp_path, "nearest/folder/parts", image_auroc=0.5)
     cells = {column.model: cell for (_, column), cell in only(tmp_path).cells.items()}
-    assert (cells["padim"].by_seed, cells["padim"].mixed, cells["nearest"].mixed) == ({}, True, False)
+    assert (cells["padim"].by_seed, cells["padim"].mixed, cells["nearest"].mixed) == ({}, OTHER_DATA, "")
 
 
 def test_what_all_runs_of_a_method_have_and_its_recipe_has_not_is_known(tmp_path):
@@ -161,7 +162,7 @@ def test_a_damaged_run_is_told_and_the_others_count(tmp_path):
     (tmp_path / ".sweeps" / "a" / "b" / "c").mkdir(parents=True)
     (tmp_path / ".sweeps" / "a" / "b" / "c" / "manifest.json").write_text("{}")
     (tmp_path / "padim" / "mvtec" / "wood" / "nothing").mkdir()
-    runs, unreadable = found(tmp_path)
+    runs, unreadable, _ = found(tmp_path)
     assert [run.category for run in runs] == ["tile"]
     assert [line.split("manifest.json: ")[1].split(" (")[1].split(")")[0] for line in unreadable[1:]] == [
         "holds no mapping",

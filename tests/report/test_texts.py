@@ -6,8 +6,9 @@ import io
 import pytest
 
 from anomaly_lab.report.beside import Papers
+from anomaly_lab.report.columns import Column
 from anomaly_lab.report.found import found
-from anomaly_lab.report.tables import Column, tables
+from anomaly_lab.report.tables import tables
 from anomaly_lab.report.texts import HEADER, as_csv, latex, markdown, otherwise
 from anomaly_lab.runs.papers import paper_tables
 from tests.report.folders import kept

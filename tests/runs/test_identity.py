@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from anomaly_lab.errors import RunError
-from anomaly_lab.report.found import Run
-from anomaly_lab.report.tables import configurations, tables
+from anomaly_lab.report.columns import configurations
+from anomaly_lab.report.run import Run
+from anomaly_lab.report.tables import tables
 from tests.runs.small_runs import control, manifest
 from tests.support.runs import ran
 from tests.support.trees import mvtec_tree, write_png

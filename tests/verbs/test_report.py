@@ -62,7 +62,11 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
     ("override", "error", "said"),
     [
         ("+report.metric=mad", ConfigError, r"^report\.metric is no key; there are"),
-        ("+report.metrics=[auroc]", ConfigError, r"^report\.metrics: auroc is none; there are image_ap"),
+        (
+            "+report.metrics=[auroc]",
+            ConfigError,
+            r"^report\.metrics: auroc is none; there are image_accuracy, ",
+        ),
         ("+report.metrics=[]", ConfigError, r"^report\.metrics: \[\]; give a list"),
         ("+report.rescore=maybe", ConfigError, r"^report\.rescore: maybe; give true or false"),
         ("+report.metrics=mad", RunError, r"holds no run that can be read; give runs=FOLDER"),

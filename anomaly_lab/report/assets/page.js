@@ -72,13 +72,13 @@
   function ablation(node, plot) {
     const values = [...new Set([...plot.lines.flatMap((line) => line.points), ...plot.paper].map((p) => p[0]))];
     const numbers = values.every((value) => value.trim() !== "" && isFinite(value));
-    const at = (value) => (numbers ? Number(value) : value);
+    const at = (value) => (numbers ? Number(value) : escaped(value));
     const sorted = (points) => (numbers ? [...points].sort((a, b) => a[0] - b[0]) : points);
     const mode = numbers ? "lines+markers" : "markers";
     const traces = plot.lines.map((line, place) => ({
       name: escaped(line.name), mode, x: line.points.map((p) => at(p[0])), y: line.points.map((p) => p[1]),
       line: look(place), marker: {color: look(place).color, size: 8},
-      error_y: {type: "data", array: line.points.map((p) => p[2] ?? 0), visible: line.points.some((p) => p[2])},
+      error_y: {type: "data", array: line.points.map((p) => p[2]), visible: line.points.some((p) => p[2] !== null)},
     }));
     if (plot.paper.length) {
       const points = sorted(plot.paper);
@@ -163,8 +163,16 @@
       const shape = layout(...panel.axes, {showlegend: false, title: {text: panel.title, font: {size: 13}}});
       shape.margin.t = 36;
       for (const axis of [shape.xaxis, shape.yaxis]) axis.range = [-0.02, 1.02];
+      if (panel.area === "aupro") shape.shapes = limits(drawn);
       draw(node, traces, shape);
     }
+  }
+  // Up to here the region overlap counts.
+  function limits(methods) {
+    return [...new Set(methods.map((one) => one.limit))].filter((x) => x !== null).map((x) => ({
+      type: "line", x0: x, x1: x, y0: 0, y1: 1, line: {color: css("--quiet"), dash: "dot", width: 1.5},
+      label: {text: `AUPRO up to ${x}`, textposition: "end", font: {size: 10, color: css("--quiet")}, textangle: 0},
+    }));
   }
   function cell(kind, text, attributes = {}) {
     const node = document.createElement(kind);

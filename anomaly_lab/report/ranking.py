@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from anomaly_lab.report.tables import Column, Table
+from anomaly_lab.report.columns import Column
+from anomaly_lab.report.tables import Table
 
 LEVEL = 0.05
 # Nemenyi's critical values at .05 for 2 to 20 methods: of the studentized range with infinite degrees of
@@ -43,51 +44,72 @@ class Ranked(NamedTuple):
     """How the methods of a table compare.
 
     Attributes:
-        columns: those that have a number in every category, best first.
+        columns: those that have a number in every one of the categories, best first.
         ranks: their average ranks over the categories; 1 is best, ties share.
-        left_out: columns that miss a category, or of which a run is not done.
+        categories: on which they are compared.
+        left_out: columns without a number in one of these.
+        dropped: categories of the table in which one of the methods has no number.
         needed: so many categories it takes before any pair can come to `LEVEL` after Holm's correction.
         pairs: every two of them; none beyond `MOST` methods.
         critical: average ranks that lie less apart do not differ, by Nemenyi; None beyond `MOST` methods.
+        outdated: columns with a number by another definition than today's.
     """
 
     columns: Sequence[Column]
     ranks: Sequence[float]
-    categories: int
+    categories: Sequence[str]
     pairs: Sequence[Pair]
     left_out: Sequence[Column]
+    dropped: Sequence[str]
     needed: int
     critical: float | None
+    outdated: Sequence[Column]
 
 
 def ranked(table: Table) -> Ranked | None:
-    """Compare the methods of a table; None unless two of them have numbers in two categories."""
-    whole = [
-        column
-        for column in table.columns
-        if all(
-            (cell := table.cells.get((category, column))) is not None and cell.whole
-            for category in table.categories
-        )
-    ]
-    if len(whole) < 2 or len(table.categories) < 2:
+    """Compare the methods of a table; None unless two of them have numbers in the same two categories."""
+    whole, names = _compared(table)
+    if not whole:
         return None
-    values = {
-        column: [table.cells[name, column].mean or 0.0 for name in table.categories] for column in whole
-    }
+    values = {column: [table.cells[name, column].mean or 0.0 for name in names] for column in whole}
     ranks = average_ranks(list(values.values()))
     order = sorted(range(len(whole)), key=lambda place: (ranks[place], whole[place]))
     columns = [whole[place] for place in order]
-    count = len(table.categories)
     k = len(columns)
     needed = fewest(k * (k - 1) // 2)
     two = list(combinations(columns, 2)) if k <= MOST else []
     raw = [wilcoxon(values[a], values[b]) for a, b in two]
-    corrected: Sequence[float | None] = holm(raw) if count >= needed else [None] * len(two)
-    pairs = [_pair(a, b, values[a], values[b], p) for (a, b), p in zip(two, corrected, strict=True)]
-    critical = CRITICAL[k - 2] * math.sqrt(k * (k + 1) / (6 * count)) if k <= MOST else None
-    left_out = [column for column in table.columns if column not in whole]
-    return Ranked(columns, [ranks[place] for place in order], count, pairs, left_out, needed, critical)
+    corrected: Sequence[float | None] = holm(raw) if len(names) >= needed else [None] * len(two)
+    return Ranked(
+        columns=columns,
+        ranks=[ranks[place] for place in order],
+        categories=names,
+        pairs=[_pair(a, b, values[a], values[b], p) for (a, b), p in zip(two, corrected, strict=True)],
+        left_out=[column for column in table.columns if column not in whole],
+        dropped=[name for name in table.categories if name not in names],
+        needed=needed,
+        critical=CRITICAL[k - 2] * math.sqrt(k * (k + 1) / (6 * len(names))) if k <= MOST else None,
+        outdated=[c for c in columns if any(table.cells[name, c].outdated for name in names)],
+    )
+
+
+def _compared(table: Table) -> tuple[list[Column], list[str]]:
+    """Return the columns and the categories of the largest part of a table in which every cell has a number.
+
+    Largest by its cells, then by its columns; it has two of each, or there is none.
+    """
+    has = {
+        column: frozenset(name for name in table.categories if table.is_whole(name, column))
+        for column in table.columns
+    }
+    kinds = set(has.values())
+    shared = {one & other for one in kinds for other in kinds}
+    parts = {names: [column for column in table.columns if names <= has[column]] for names in shared}
+    large = {names: mine for names, mine in parts.items() if len(names) > 1 and len(mine) > 1}
+    if not large:
+        return [], []
+    best = max(large, key=lambda names: (len(names) * len(large[names]), len(large[names]), sorted(names)))
+    return large[best], sorted(best)
 
 
 def _pair(a: Column, b: Column, first: Sequence[float], second: Sequence[float], p: float | None) -> Pair:
