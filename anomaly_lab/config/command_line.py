@@ -17,6 +17,7 @@ from anomaly_lab.config.own_code import find_own
 from anomaly_lab.errors import ConfigError
 
 PLAIN = r"-\w|--[\w-]+|[+\w.@/]+=[A-Za-z0-9_/][A-Za-z0-9_/-]*"  # Hydra reads these as they are
+SWITCHES = {("report", "--rescore")}  # keys of a verb that may be given as an option
 WORDS = r"[^\[\]{}()'\",=\\$]+"  # a text without a sign that Hydra's grammar knows
 # Words that people bring from lightning-hydra-template, Lightning and anomalib, and what to say of them.
 ELSEWHERE = {
@@ -105,6 +106,8 @@ def readable(arguments: Sequence[str], verb: str) -> list[str]:
 
 def _renamed(argument: str, verb: str) -> str:
     """Return the argument as Hydra knows it: experiment=NAME in any spelling, a verb's own keys as new."""
+    if (verb, argument) in SWITCHES:
+        argument = f"{verb}.{argument.removeprefix('--')}=true"
     key, equals, value = argument.partition("=")
     if key in {"+experiments", "experiments", "+experiment"}:
         return f"experiment{equals}{value}"

@@ -136,6 +136,12 @@ def test_an_experiment_may_be_spelt_in_any_way(key):
     assert "demo.yaml" in ConfigStore.instance().repo["experiment"]
 
 
+def test_the_switch_of_a_verb_is_its_key_and_no_other_verbs():
+    assert prepared("runs=a", "--rescore", verb="report")[:2] == ["runs=a", "+report.rescore=true"]
+    with pytest.raises(ConfigError, match=r"^--rescore is no option"):
+        prepared("--rescore", verb="check")
+
+
 def test_the_keys_of_a_verb_are_new_ones_to_hydra_with_that_verb_only():
     given = ["gallery.count=3", "gallery=x", "galleries.count=3", "data.category=nut"]
     assert prepared(*given, verb="gallery") == ["+gallery.count=3", *given[1:], "hydra/sweeper=each"]
