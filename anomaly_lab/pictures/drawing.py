@@ -24,7 +24,7 @@ def draw(
     if not how.overlays:
         return []
     pictures = draw_copies(directory, test) if "poisoned_image_auroc" in numbers.metrics else []
-    pictures += draw_curves(directory, numbers)
+    pictures += draw_curves(directory, numbers, how.fpr_limit)
     if scored.embedding is not None:
         pictures += draw_embedding(directory, scored.records, scored.embedding)
     threshold = numbers.metrics.get("threshold")

@@ -22,7 +22,7 @@ COLOURS = {"image": "#0072b2", "pixel": "#d55e00"}  # Okabe and Ito's, told apar
 
 
 class Panel(NamedTuple):
-    """One plot: the metric that is its area, its columns in curves.npz, its words."""
+    """One plot: the metric that is its area (AUPRO's up to a limit), its columns in curves.npz, its words."""
 
     metric: str
     x: str
@@ -44,17 +44,19 @@ PANELS = (
 )
 
 
-def draw_curves(directory: RunDirectory, numbers: Numbers) -> list[Picture]:
-    """Write and return figures/roc_pr.png, if there is a curve."""
+def draw_curves(directory: RunDirectory, numbers: Numbers, fpr_limit: float) -> list[Picture]:
+    """Write and return figures/roc_pr.png, if there is a curve; AUPRO counts to the limit, in (0, 1]."""
     if not numbers.curves:
         return []
     title = " / ".join(directory.path.parts[-4:])
     with directory.replacing(f"figures/{CURVES}.png") as file:
-        file.write_bytes(png(drawn(curves_figure(numbers.curves, numbers.metrics, title))))
+        file.write_bytes(png(drawn(curves_figure(numbers.curves, numbers.metrics, title, fpr_limit))))
     return [Picture(directory.path / "figures" / f"{CURVES}.png", CURVES, title)]
 
 
-def curves_figure(curves: Mapping[str, np.ndarray], metrics: Mapping[str, float], title: str) -> "Figure":
+def curves_figure(
+    curves: Mapping[str, np.ndarray], metrics: Mapping[str, float], title: str, fpr_limit: float
+) -> "Figure":
     """Draw what `Curves.curves` gave, one square panel a metric.
 
     The keys are ``{image,pixel}_{fpr,tpr,precision,overlap}``.
@@ -72,6 +74,9 @@ def curves_figure(curves: Mapping[str, np.ndarray], metrics: Mapping[str, float]
         scale = WIDTH, figure.get_figheight()
         axes = figure.add_axes((left / scale[0], below / scale[1], side / scale[0], side / scale[1]))
         _draw_curves(axes, panel, curves, metrics)
+        if panel.metric == "aupro":
+            label = f"AUPRO counts up to {fpr_limit:.3g}"
+            axes.axvline(fpr_limit, color=GREY, linewidth=1.2, linestyle=":", label=label)
         axes.legend(loc="upper left", bbox_to_anchor=(-0.3 / side, -0.45 / side), fontsize=8.2, frameon=False)
     return figure
 

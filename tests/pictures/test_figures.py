@@ -50,7 +50,7 @@ def away(points: np.ndarray, path: np.ndarray) -> float:
 
 def test_the_drawn_curves_are_scikit_learns():
     score, label = scored()
-    roc, pr = curves_figure(*gathered(score, label), TITLE).axes
+    roc, pr = curves_figure(*gathered(score, label), TITLE, 0.3).axes
     drawn, _ = line(roc, COLOURS["image"])
     theirs = np.stack(roc_curve(label, score, drop_intermediate=False)[:2], 1)
     assert away(theirs, drawn) < 1e-12
@@ -79,12 +79,14 @@ def test_pixel_curves_share_the_panels_and_bring_a_third():
     state.update_map(noise, mask)
     curves |= {f"pixel_{name}": points for name, points in state.curves().items()}
     metrics |= state.summary("pixel", 0.3) | {"image_auroc_low": 0.1234, "image_auroc_high": 0.9}
-    figure = curves_figure(curves, metrics, TITLE)
+    figure = curves_figure(curves, metrics, TITLE, 0.3)
     roc, pr, pro = figure.axes
     assert figure.get_suptitle() == TITLE
     assert words(roc)[0].endswith("(95 %: 0.123 to 0.900)")
     assert words(roc)[1] == f"pixel AUROC {roc_auc_score(mask.ravel(), noise.ravel()):.3f}"
     assert words(pr)[-1] == f"chance: image {label.mean():.3g}, pixel {mask.mean():.3g}"
+    assert words(pro)[-1] == "AUPRO counts up to 0.3"
+    assert [one.get_xdata() for one in pro.lines if one.get_linestyle() == ":"] == [[0.3, 0.3]]
     drawn, _ = line(pro, COLOURS["pixel"])
     for fpr, overlap in drawn[:: len(drawn) // 7]:
         limit = np.quantile(noise[~mask], 1 - fpr, method="inverted_cdf") if fpr < 1 else -np.inf
@@ -102,7 +104,7 @@ def test_the_operating_point_is_what_the_threshold_gives():
     points = operating_points(curves, metrics)
     assert points["auroc"] == (fpr, recall)
     np.testing.assert_allclose(points["ap"], (recall, precision_score(label, called)))
-    roc, pr = curves_figure(curves, metrics, TITLE).axes
+    roc, pr = curves_figure(curves, metrics, TITLE, 0.3).axes
     for axes, metric in ((roc, "auroc"), (pr, "ap")):
         (marker,) = [one for one in axes.lines if one.get_marker() == "o"]
         np.testing.assert_allclose(marker.get_xydata()[0], points[metric])
@@ -115,7 +117,7 @@ def test_the_operating_point_is_what_the_threshold_gives():
 def test_the_picture_shows_the_curve_and_cuts_nothing_off():
     score, label = np.array([3, 2, 2, 1], np.float32), np.array([True, False, False, True])
     curves, metrics = gathered(score, label)
-    figure = curves_figure(curves, metrics, TITLE)
+    figure = curves_figure(curves, metrics, TITLE, 0.3)
     picture = rendered(figure)
     assert picture.shape[1] == 1350
     blue = np.array([int(COLOURS["image"][k : k + 2], 16) for k in (1, 3, 5)])
