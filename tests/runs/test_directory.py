@@ -158,6 +158,21 @@ def test_other_texts_of_a_table_stay_as_they_are(tmp_path):
         assert list(csv.reader(file)) == [texts, texts]
 
 
+def test_two_writers_of_a_file_leave_it_whole_of_one_and_their_leftovers_are_cleared(tmp_path):
+    first, second = RunDirectory(tmp_path), RunDirectory(tmp_path)
+    with second.replacing("report.html") as late:
+        with first.replacing("report.html") as early:
+            early.write_text("x" * 1000)
+            late.write_text("y" * 10)
+        assert (tmp_path / "report.html").read_text() == "x" * 1000
+    assert (tmp_path / "report.html").read_text() == "y" * 10
+    (tmp_path / "maps").mkdir()
+    for folder in (tmp_path, tmp_path / "maps"):
+        (folder / late.name).write_text("of a killed process")
+    first.clear()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["maps", "report.html"]
+
+
 def test_an_error_of_another_kind_is_not_called_a_full_disk(tmp_path):
     with pytest.raises(RuntimeError, match="mine"), RunDirectory(tmp_path).replacing("a"):
         raise RuntimeError("mine")
