@@ -57,6 +57,10 @@ def work(asked: Composition) -> None:
     papers = Papers(printed)
     made = tables(all_found.runs, want.metrics)
     lines = [*on_papers(all_found, made, papers), *on_runs(all_found, made), *on_failures(all_found)]
+    shown = {table.metric for table in made}
+    lines += [
+        f"{name}: no run has it, so there is no table of it" for name in want.metrics if name not in shown
+    ]
     origin = ["", "### Where the numbers are from", "", *(f"- {line}" for line in on_origin(all_found))]
     text = "\n".join([*(markdown(t, papers) for t in made), *(f"- {line}" for line in lines), *origin])
     print(text)

@@ -12,8 +12,8 @@ from anomaly_lab.report.found import found
 from anomaly_lab.report.markup import data, element
 from anomaly_lab.report.page import Content, page
 from anomaly_lab.report.remarks import doubts
-from anomaly_lab.report.summary import heading
-from anomaly_lab.report.tables import tables
+from anomaly_lab.report.summary import heading, overview, tabled
+from anomaly_lab.report.tables import SEVEN, tables
 from anomaly_lab.runs.papers import paper_tables
 from tests.report.folders import kept
 from tests.support.fake_runs import fake_runs
@@ -43,6 +43,10 @@ class Reader(HTMLParser):
     def handle_data(self, text):
         if self._open and self._open[-1] not in {"script", "style"}:
             self.text.append(text)
+
+
+def made(root):
+    return tables(found(root).runs, ["image_auroc"])
 
 
 def paged(root):
@@ -124,6 +128,50 @@ def test_doubts_stand_once_with_the_runs_that_have_them(tmp_path):
     assert lines[1:3] == [f"of {seed} (padim on own, a, seed {seed})" for seed in (0, 1)]
     text = "".join(Reader(paged(tmp_path)).text)
     assert lines[0] in text
+
+
+def test_runs_that_differ_in_tag_and_settings_are_told_apart(tmp_path):
+    for tag, sigma in (("oracle-run", 4), ("run", 3)):
+        facts = {"doubts": [f"of {tag}"]}
+        kept(
+            tmp_path, "padim/own/a", tag=tag, differs={"model.sigma": sigma}, manifest=facts, image_auroc=0.5
+        )
+    assert list(doubts(found(tmp_path))) == [
+        f"of {tag} (padim model.sigma={sigma} tag={tag} on own, a, seed 0)"
+        for tag, sigma in (("oracle-run", 4), ("run", 3))
+    ]
+    table = paged(tmp_path).partition('id="runs"')[2]
+    assert re.findall(r'<th scope="col">(.*?)</th>', table)[:3] == ["run", "category", "tag"]
+    assert re.findall(r'<td class="text">(.*?)</td>', table)[1::3][:2] == ["oracle-run", "run"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "metrics", "said"),
+    [
+        ("run", {"image_auroc": 0.5}, "."),
+        ("oracle-run", {"image_auroc": 0.5}, " but the settings of 1 runs, tagged oracle."),
+        (
+            "oracle-run",
+            dict.fromkeys(SEVEN, 0.5),
+            " but the settings of 1 runs, tagged oracle and the threshold in image_f1_max and mad.",
+        ),
+    ],
+)
+def test_the_page_says_for_what_test_labels_were_used(tmp_path, tag, metrics, said):
+    kept(tmp_path, "padim/own/a", tag=tag, **metrics)
+    runs = found(tmp_path)
+    names = ("image_auroc", "image_f1_max", "mad")
+    text = "".join(Reader(page(Content("x", runs, tables(runs.runs, names), PAPERS, names))).text)
+    assert f"scores are raw, and nothing was chosen on test images{said}" in text
+
+
+def test_the_best_of_what_is_all_done_is_bold_though_a_better_one_is_not(tmp_path):
+    for method, value in (("padim", 0.99), ("mlff", 0.9), ("nearest", 0.8)):
+        kept(tmp_path, f"{method}/own/a", image_auroc=value)
+    kept(tmp_path, "padim/own/a", 1, status="running")
+    assert re.findall(r"<strong>(.*?)</strong>", "".join(overview(made(tmp_path)))) == ["0.900 (1)"]
+    (table,) = made(tmp_path)
+    assert re.findall(r"<strong>(.*?)</strong>", tabled(table, PAPERS)) == ["0.900 (1)"]
 
 
 def test_a_setting_has_its_last_word_where_no_other_ends_alike():

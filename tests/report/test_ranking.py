@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from anomaly_lab.evaluation.definitions import VERSIONS
 from anomaly_lab.report.compared import compared, said
 from anomaly_lab.report.found import found
 from anomaly_lab.report.ranking import CRITICAL, LEVEL, average_ranks, fewest, groups, holm, ranked, wilcoxon
@@ -108,6 +109,40 @@ def test_where_there_are_too_few_categories_no_p_is_told_but_how_many_it_takes(t
     text = "".join(compared([table]))
     assert "p (Holm)" not in text
     assert "3 pairs<" in text
+
+
+def test_one_more_category_of_one_method_ends_no_comparison_and_is_named(tmp_path):
+    filled(tmp_path, ["padim", "nearest", "mlff"], 8)
+    kept(tmp_path, "padim/own/extra", image_auroc=0.9)
+    (table,) = tables(found(tmp_path).runs, ["image_auroc"])
+    made = ranked(table)
+    assert [column.model for column in made.columns] == ["padim", "nearest", "mlff"]
+    assert (len(made.categories), list(made.dropped), list(made.left_out)) == (8, ["extra"], [])
+    assert "Without the categories that not all of these have: extra." in list(said(made))
+
+
+def test_what_shares_no_two_categories_is_told_not_to_be_compared(tmp_path):
+    for place in ("padim/own/a", "padim/own/b", "nearest/own/b", "nearest/own/c"):
+        kept(tmp_path, place, image_auroc=0.5)
+    (part,) = compared(tables(found(tmp_path).runs, ["image_auroc"]))[1:]
+    assert "Not compared: no two methods have numbers in the same two categories." in part
+
+
+def test_a_method_of_other_data_is_left_out_for_what_it_is_and_old_definitions_are_named(
+    tmp_path, monkeypatch
+):
+    filled(tmp_path, ["padim", "nearest"], 3)
+    for category in range(3):
+        for seed in (0, 1):
+            content = {"data_content": str(seed)}
+            kept(tmp_path, f"mlff/own/c{category:02}", seed, manifest=content, image_auroc=0.5)
+    (table,) = tables(found(tmp_path).runs, ["image_auroc"])
+    reason = "as a category is missing, not done or without a comparable number"
+    assert f"Left out, {reason}: mlff." in list(said(ranked(table)))
+    assert list(ranked(table).outdated) == []
+    monkeypatch.setitem(VERSIONS, "image_auroc", 2)
+    line = "‡ by another definition of the metric than today's: padim, nearest."
+    assert line in list(said(ranked(table)))
 
 
 def test_one_method_or_one_category_is_not_compared(tmp_path):

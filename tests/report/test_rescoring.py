@@ -170,6 +170,31 @@ def test_of_a_run_that_cannot_be_computed_the_line_says_why_and_it_stays(
     assert again(tmp_path)[run.path].metrics == run.metrics
 
 
+def test_a_run_whose_curves_are_gone_stays_as_it_is(runs, monkeypatch):
+    run = runs[True]
+    (run.path / "curves.npz").unlink()
+    files = {file: file.read_bytes() for file in run.path.glob("*.*")}
+    changed(monkeypatch, "image_auroc")
+    (line,) = rescoring.rescored([run], ())
+    assert line.startswith(f"{run.path}: cannot be computed anew: {run.path}/curves.npz: cannot be read (")
+    assert {file: file.read_bytes() for file in files} == files
+
+
+def test_what_cannot_be_computed_anew_keeps_its_definition(runs, monkeypatch, tmp_path):
+    run = runs[True]
+    file = run.path / "metrics.json"
+    values = {"poisoned_image_auroc": 0.5, "pro_as_printed": run.metrics["pixel_auroc"]}
+    file.write_text(json.dumps(run.metrics | values))
+    changed(monkeypatch, "image_auroc", "pixel_auroc")
+    (line,) = rescoring.rescored([again(tmp_path)[run.path]], ())
+    assert line.endswith("; poisoned_* stay as they were")
+    after = again(tmp_path)[run.path]
+    assert (after.versions["image_auroc"], after.versions["poisoned_image_auroc"]) == (2, 1)
+    assert after.metrics["pro_as_printed"] == after.metrics["pixel_auroc"] == run.metrics["pixel_auroc"] / 2
+    (table,) = tables.tables([after], ["poisoned_image_auroc"])
+    assert [cell.outdated for cell in table.cells.values()] == [True]
+
+
 def test_tables_mark_numbers_of_an_older_definition_and_the_verb_mends_them(
     runs, monkeypatch, tmp_path, capsys
 ):

@@ -1,14 +1,13 @@
 """Tables of runs: what stands in a cell, a column, a mean."""
 
-import json
-
 import numpy as np
 import pytest
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.columns import Column, repeated, shared_settings
 from anomaly_lab.report.found import found
-from anomaly_lab.report.tables import OTHER_DATA, SEVEN, tables
+from anomaly_lab.report.remarks import on_runs
+from anomaly_lab.report.tables import OTHER_DATA, OTHER_SETTINGS, PERHAPS, SEVEN, tables
 from tests.report.folders import kept
 
 
@@ -75,6 +74,18 @@ def test_a_setting_that_a_damaged_config_does_not_tell_is_the_recipes(tmp_path):
     assert {column.settings[0][1] for column in only(tmp_path).columns} == {"4", "recipe's"}
 
 
+def test_an_oracles_tag_stands_even_where_all_runs_have_it(tmp_path):
+    kept(tmp_path, "padim/mvtec/tile", tag="oracle-run", image_auroc=0.9)
+    kept(tmp_path, "padim/visa/candle", tag="run", image_auroc=0.9)
+    made = tables(found(tmp_path).runs, ["image_auroc"])
+    assert [(table.data, column.tag) for table in made for column in table.columns] == [
+        ("mvtec", "oracle-run"),
+        ("visa", ""),
+    ]
+    said = "settings chosen on test labels, so that no printed number stands beside: padim on mvtec"
+    assert said in list(on_runs(found(tmp_path), made))
+
+
 def test_tags_are_columns_of_their_own(tmp_path):
     for tag, value in (("first", 0.8), ("second", 0.9)):
         kept(tmp_path, "padim/mvtec/tile", tag=tag, image_auroc=value)
@@ -111,13 +122,55 @@ def test_a_seed_that_failed_before_it_was_done_is_done(tmp_path):
 
 def test_runs_on_different_data_are_no_seeds_of_one(tmp_path):
     """data.root is no key of a run's hash: two folders of photographs may have the same name."""
-    for seed, fingerprint in ((0, "a"), (1, "b")):
-        folder = kept(tmp_path, "padim/folder/parts", seed, image_auroc=0.9)
-        file = folder / "manifest.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"data_content": fingerprint}))
+    for seed, content in ((0, "a"), (1, "b")):
+        kept(tmp_path, "padim/folder/parts", seed, manifest={"data_content": content}, image_auroc=0.9)
     kept(tmp_path, "nearest/folder/parts", image_auroc=0.5)
     cells = {column.model: cell for (_, column), cell in only(tmp_path).cells.items()}
     assert (cells["padim"].by_seed, cells["padim"].mixed, cells["nearest"].mixed) == ({}, OTHER_DATA, "")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        ({"data_fingerprint": "x"}, {"data_fingerprint": "y"}, PERHAPS),
+        ({"data_fingerprint": "x"}, {"data_fingerprint": "x"}, ""),
+        ({"data_fingerprint": "x"}, {"data_fingerprint": "x", "data_content": "c"}, ""),
+        ({"data_fingerprint": "x"}, {"data_fingerprint": "y", "data_content": "c"}, PERHAPS),
+        ({"data_fingerprint": "x"}, {"data_content": "c"}, PERHAPS),
+        (
+            {"data_fingerprint": "x", "data_content": "c"},
+            {"data_fingerprint": "y", "data_content": "c"},
+            "",
+        ),
+        ({"synthesis_source": "procedural"}, {"synthesis_source": "DTD"}, OTHER_DATA),
+        ({"config_hash": "a"}, {"config_hash": "b"}, OTHER_SETTINGS),
+        ({"config_hash": "a"}, {}, OTHER_SETTINGS),
+        ({"config_hash": "a"}, {"config_hash": "b", "status": "failed"}, ""),
+    ],
+)
+def test_runs_are_seeds_of_one_where_data_sources_and_settings_are_known_to_be_the_same(
+    tmp_path, first, second, why
+):
+    """What older runs do not keep does not count as the same."""
+    for seed, facts in enumerate((first, second)):
+        kept(tmp_path, "padim/own/a", seed, manifest=facts, image_auroc=0.5)
+    kept(tmp_path, "nearest/own/a", image_auroc=0.5)
+    assert {column.model: cell.mixed for (_, column), cell in only(tmp_path).cells.items()} == {
+        "padim": why,
+        "nearest": "",
+    }
+
+
+def test_a_table_of_cells_without_a_number_stays_and_says_why(tmp_path):
+    for category in ("a", "b"):
+        for seed in (0, 1):
+            content = {"data_content": str(seed)}
+            kept(tmp_path, f"padim/own/{category}", seed, manifest=content, image_auroc=0.5)
+    all_found = found(tmp_path)
+    made = tables(all_found.runs, ["image_auroc", "pixel_ap"])
+    assert [table.metric for table in made] == ["image_auroc"]
+    said = "no number on own for padim: runs of different data, textures, weights or code on a, b"
+    assert list(on_runs(all_found, made)) == [said]
 
 
 def test_what_all_runs_of_a_method_have_and_its_recipe_has_not_is_known(tmp_path):
@@ -127,6 +180,15 @@ def test_what_all_runs_of_a_method_have_and_its_recipe_has_not_is_known(tmp_path
     kept(tmp_path, "padim/mvtec/tile", differs={"model.sigma": 4}, image_auroc=0.5)
     kept(tmp_path, "padim/mvtec/tile", 1, image_auroc=0.5)
     assert shared_settings(found(tmp_path).runs) == [("prff", "trainer.max_steps", "2")]
+
+
+def test_what_all_runs_of_a_method_have_on_one_data_set_is_told_of_that_data_set(tmp_path):
+    kept(tmp_path, "draem/mvtec/tile", differs={"trainer.max_steps": 10, "model.a": 1}, image_auroc=0.5)
+    kept(tmp_path, "draem/visa/candle", differs={"model.a": 1}, image_auroc=0.5)
+    assert shared_settings(found(tmp_path).runs) == [
+        ("draem", "model.a", "1"),
+        ("draem on mvtec", "trainer.max_steps", "10"),
+    ]
 
 
 def test_mad_is_the_mean_of_seven_and_of_no_fewer(tmp_path):

@@ -5,11 +5,13 @@ import io
 
 import pytest
 
+from anomaly_lab.evaluation.definitions import VERSIONS
+from anomaly_lab.methods.vt_adl.method import VtAdl
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.columns import Column
 from anomaly_lab.report.found import found
-from anomaly_lab.report.tables import tables
-from anomaly_lab.report.texts import HEADER, as_csv, latex, markdown, otherwise
+from anomaly_lab.report.tables import SEVEN, made_of, tables
+from anomaly_lab.report.texts import HEADER, as_csv, latex, markdown, otherwise, outdated_in
 from anomaly_lab.runs.papers import paper_tables
 from tests.report.folders import kept
 
@@ -97,6 +99,65 @@ def test_the_csv_has_a_line_a_cell_with_all_digits_and_no_formula(tmp_path):
     assert (rows[1]["n"], rows[1]["printed"], rows[1]["table"]) == ("2", "0.97", "draem_table1")
     assert float(rows[1]["difference"]) == pytest.approx(-0.47)
     assert rows[0]["printed"] == ""
+
+
+def test_the_csv_says_why_a_cell_has_no_number(tmp_path):
+    kept(tmp_path, "padim/own/done", image_auroc=0.5)
+    kept(tmp_path, "padim/own/part", 0, image_auroc=0.5)
+    kept(tmp_path, "padim/own/part", 1, status="failed")
+    kept(tmp_path, "padim/own/none", 1, status="running")
+    kept(tmp_path, "padim/own/other", 1, pixel_ap=0.5)
+    for seed in (0, 1):
+        kept(tmp_path, "padim/own/mixed", seed, manifest={"data_content": str(seed)}, image_auroc=0.5)
+    rows = csv.DictReader(io.StringIO(as_csv(made(tmp_path), NONE)))
+    assert {row["category"]: (row["state"], row["mean"]) for row in rows} == {
+        "done": ("done", "0.5"),
+        "part": ("partly done", "0.5"),
+        "none": ("not done", ""),
+        "other": ("without this metric", ""),
+        "mixed": ("of different data", ""),
+    }
+
+
+def test_what_a_metric_is_made_of_says_by_which_definition_it_is(tmp_path, monkeypatch):
+    """Of image AUROC's are mad and the mean over copies; what was noted of the copies comes first."""
+    values = dict.fromkeys(SEVEN, 0.5) | {"poisoned_image_auroc": 0.4, "image_auroc_low": 0.3}
+    kept(tmp_path, "padim/own/a", **values)
+    kept(tmp_path, "mlff/own/a", manifest={"metric_versions": {"image_auroc": 2}}, **values)
+    versions = {"image_auroc": 2, "poisoned_image_auroc": 1}
+    kept(tmp_path, "nearest/own/a", manifest={"metric_versions": versions}, **values)
+    names = ("image_auroc", "mad", "poisoned_image_auroc", "image_auroc_low", "pixel_ap")
+    monkeypatch.setitem(VERSIONS, "image_auroc", 2)
+    tables_made = made(tmp_path, *names)
+    old = {
+        (table.metric, column.model)
+        for table in tables_made
+        for (_, column), cell in table.cells.items()
+        if cell.outdated
+    }
+    assert old == {*((name, "padim") for name in names[:-1]), ("poisoned_image_auroc", "nearest")}
+    by = "by definition 1, which is now 2;"
+    lines = [line.rpartition(by)[0] + by for line in outdated_in(tables_made)]
+    assert lines == [
+        f"image_auroc: {by}",
+        f"image_auroc_low: made of image_auroc {by}",
+        f"mad: made of image_auroc {by}",
+        f"poisoned_image_auroc: made of image_auroc {by}",
+    ]
+
+
+def test_a_papers_name_for_one_of_our_metrics_is_of_that_one():
+    assert {name: (ours,) for name, ours in VtAdl.printed.items()} == {
+        name: made_of(name) for name in VtAdl.printed
+    }
+
+
+def test_no_printed_number_or_curve_stands_beside_an_oracle():
+    fair, oracle = (Column("draem", (), tag) for tag in ("run", "oracle-run"))
+    assert PAPERS.beside("mvtec", ["carpet"], fair, "image_auroc").value == 0.97
+    assert PAPERS.beside("mvtec", ["carpet"], oracle, "image_auroc") is None
+    columns = [Column("prff", ((ITERATIONS, n),), "oracle-run", ((ITERATIONS, n),)) for n in "12"]
+    assert PAPERS.curve("mvtec", ALL, columns, "image_auroc", ITERATIONS) is None
 
 
 def test_a_name_breaks_no_table(tmp_path):

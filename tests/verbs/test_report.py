@@ -58,6 +58,18 @@ def test_tables_and_remarks_are_printed_and_kept(tmp_path, capsys):
     assert capsys.readouterr().out == said
 
 
+def test_a_metric_that_papers_print_or_runs_hold_can_be_asked_for(tmp_path, capsys):
+    """VT-ADL's table IV prints a PRO that is none; its runs hold it under that name."""
+    kept(tmp_path, "vt_adl/btad/01", pro_as_printed=0.9, image_recall_at_threshold=0.25)
+    reported(tmp_path, "+report.metrics=[pro_as_printed,image_recall_at_threshold,image_tpr]")
+    said = capsys.readouterr().out
+    assert "### btad, pro_as_printed" in said
+    assert "| 01       | 0.900 (1) | 0.92 (-0.020) |" in said
+    assert "Table IV (vt_adl_table4)" in said
+    assert "### btad, image_recall_at_threshold" in said
+    assert "- image_tpr: no run has it, so there is no table of it\n" in said
+
+
 @pytest.mark.parametrize(
     ("override", "error", "said"),
     [
