@@ -1,6 +1,7 @@
 """The page in a real browser: it loads without errors, sorts, filters, shows pictures, prints, is narrow."""
 
 import base64
+import shutil
 
 import pytest
 
@@ -35,6 +36,14 @@ def file(tmp_path_factory):
         (folder / "figures" / "tsne.csv").write_text("\n".join(["path,defect,label,x,y", *lines]) + "\n")
     for n in (1, 2):
         kept(root, f"padim/own/{EVIL}", tag=EVIL, differs={f"model.{EVIL}": n}, image_auroc=0.5)
+    for value, seeds in (("<b>bold</b>", (0, 1)), ("plain", (0,))):
+        for seed in seeds:
+            kept(root, "mlff/own/a", seed, differs={"model.text": value}, image_auroc=0.5 + seed / 10)
+    for limit in (0.05, 0.3):
+        settings = {"evaluation": {"fpr_limit": limit}}
+        differs = {"evaluation.fpr_limit": limit}
+        made = kept(root, "vt_adl/own/b", differs=differs, config=settings, image_auroc=0.5)
+        shutil.copy(folders[0] / "curves.npz", made)
     out = root / "report.html"
     runs = found(root)
     content = Content(EVIL, runs, tables(runs.runs, METRICS), Papers(paper_tables()), METRICS)
@@ -153,6 +162,43 @@ def test_the_curves_are_those_of_the_category_that_is_chosen(fresh):
     assert len(seen(fresh, "#curves-pro svg.main-svg")) > 0
     fresh.value("level.value = 'image', level.dispatchEvent(new Event('change'))")
     assert seen(fresh, "#curves-pro svg.main-svg") == []
+
+
+def shapes(tab):
+    return tab.value("document.getElementById('curves-pro').layout.shapes.map((shape) => shape.x0)")
+
+
+def test_the_region_overlap_has_a_line_up_to_where_it_counts(fresh):
+    fresh.value("document.getElementById('curve-plots').scrollIntoView()")
+    fresh.until("document.querySelector('#curves-pro svg.main-svg')")
+    assert shapes(fresh) == [0.3]
+    assert "AUPRO up to 0.3" in seen(fresh, "#curves-pro svg text")
+    assert "left of the dotted line" in seen(fresh, "#curves .note")[0]
+    assert fresh.value("document.getElementById('curves-roc').layout.shapes") is None
+    choose(fresh, "data", "own")
+    assert sorted(shapes(fresh)) == [0.05, 0.3]
+
+
+def test_values_of_a_setting_are_text_and_an_unknown_deviation_is_none(fresh):
+    scrolled(fresh)
+    figures = "[...document.querySelectorAll('#ablations figure')]"
+    mine = f"{figures}.find((node) => node.textContent.includes('mlff: image_auroc by text'))"
+    fresh.until(f"{mine}.querySelector('svg.main-svg')")
+    labels = fresh.value(f"[...{mine}.querySelectorAll('.xtick text')].map((node) => node.textContent)")
+    assert labels == ["<b>bold</b>", "plain"]
+    assert fresh.value(f"{mine}.querySelectorAll('.xtick tspan[style*=bold]').length") == 0
+    bars = fresh.value(f"{mine}.querySelector('.plot').data[0].error_y.array")
+    assert bars[0] == pytest.approx(0.0707, abs=1e-4)
+    drawn = f"[...{mine}.querySelectorAll('path.yerror')].map((path) => path.getAttribute('d') || '')"
+    assert [bool(path) for path in fresh.value(drawn)].count(True) == 1, fresh.value(drawn)
+
+
+def test_the_filter_of_the_data_set_hides_the_others_pictures(fresh):
+    assert len(seen(fresh, "#pictures h3")) > 0
+    choose(fresh, "data", "own")
+    assert seen(fresh, "#pictures h3") == []
+    choose(fresh, "data", "")
+    assert all(text.startswith("mvtec: ") for text in seen(fresh, "#pictures h3"))
 
 
 @pytest.mark.parametrize("width", [390, 768])

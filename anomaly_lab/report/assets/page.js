@@ -78,7 +78,7 @@
     const traces = plot.lines.map((line, place) => ({
       name: escaped(line.name), mode, x: line.points.map((p) => at(p[0])), y: line.points.map((p) => p[1]),
       line: look(place), marker: {color: look(place).color, size: 8},
-      error_y: {type: "data", array: line.points.map((p) => p[2]), visible: line.points.some((p) => p[2] !== null)},
+      error_y: {type: "data", array: line.points.map((p) => p[2] ?? NaN), visible: line.points.some((p) => p[2] !== null)},
     }));
     if (plot.paper.length) {
       const points = sorted(plot.paper);
