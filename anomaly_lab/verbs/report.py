@@ -8,7 +8,7 @@ report.html, one file with plots and pictures of the runs that asks for nothing 
 
   report.metrics=[image_auroc,pixel_aupro]   which; else those of the papers. mad is the mean of seven
   report.folder=FOLDER                       where the files go; else RUNS/.report
-  report.rescore=true                        computes metrics of an older definition anew, from kept scores
+  report.rescore=true, --rescore             computes metrics of an older definition anew, from kept scores
 
 A recipe that ends in _small is a reduced one, and a paper's number beside it says how far it is from there.
 """

@@ -163,16 +163,23 @@
       const shape = layout(...panel.axes, {showlegend: false, title: {text: panel.title, font: {size: 13}}});
       shape.margin.t = 36;
       for (const axis of [shape.xaxis, shape.yaxis]) axis.range = [-0.02, 1.02];
-      if (panel.area === "aupro") shape.shapes = limits(drawn);
+      if (panel.area === "aupro") Object.assign(shape, limits(drawn));
       draw(node, traces, shape);
     }
   }
   // Up to here the region overlap counts.
   function limits(methods) {
-    return [...new Set(methods.map((one) => one.limit))].filter((x) => x !== null).map((x) => ({
-      type: "line", x0: x, x1: x, y0: 0, y1: 1, line: {color: css("--quiet"), dash: "dot", width: 1.5},
-      label: {text: `AUPRO up to ${x}`, textposition: "end", font: {size: 10, color: css("--quiet")}, textangle: 0},
-    }));
+    const rates = [...new Set(methods.map((one) => one.limit))].filter((x) => x !== null).sort((a, b) => a - b);
+    const font = {size: 11, color: css("--quiet")};
+    return {
+      shapes: rates.map((x) => ({
+        type: "line", x0: x, x1: x, y0: 0, y1: 1, line: {color: css("--quiet"), dash: "dot", width: 1.5},
+      })),
+      annotations: rates.map((x, place) => ({
+        x, y: 0.02 + 0.07 * place, text: `AUPRO up to ${x}`, font, showarrow: false, yanchor: "bottom",
+        xanchor: x > 0.6 ? "right" : "left",
+      })),
+    };
   }
   function cell(kind, text, attributes = {}) {
     const node = document.createElement(kind);
