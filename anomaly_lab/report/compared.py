@@ -9,8 +9,8 @@ from anomaly_lab.report.tables import Table
 from anomaly_lab.report.texts import OUTDATED, brief, named
 
 # The plot's lengths, in the units of its view box.
-WIDTH = 720
-LEFT = 215  # for names on either side
+WIDTH = 780
+LEFT = 245  # for names on either side
 TOP = 64
 STEP = 22  # from name to name
 GAP = 9  # from bar to bar

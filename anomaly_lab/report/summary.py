@@ -42,20 +42,20 @@ def overview(tables: Sequence[Table]) -> list[Markup]:
             *(element("th", text, scope="col") for text in ("method", *(table.metric for table in mine))),
         )
         columns = sorted({column for table in mine for column in table.columns})
-        best = [_best([_over_all(table, column) for column in columns]) for table in mine]
+        bold = [_bold([_over_all(table, column) for column in columns], columns) for table in mine]
         body = [
             element(
                 "tr",
                 element("th", *heading(column), scope="row"),
                 *(
-                    _number(cell := _over_all(table, column), None, best=_is(cell, most))
-                    for table, most in zip(mine, best, strict=True)
+                    _number(_over_all(table, column), None, best=best[place])
+                    for table, best in zip(mine, bold, strict=True)
                 ),
                 data_f_data=data,
                 data_f_method=column.model,
                 data_f_tag=column.tag,
             )
-            for column in columns
+            for place, column in enumerate(columns)
         ]
         caption = element("caption", element("b", data), f", {over}")
         box = boxed(caption, head, body, [], name=f"overview of {data}")
@@ -73,12 +73,12 @@ def tabled(table: Table, papers: Papers) -> Markup:
     head = element("tr", element("th", "category", scope="col"), *columns)
     lines: list[tuple[str, Markup]] = []
     for name, over, cells in rows(table):
-        most = _best(cells)
+        bold = _bold(cells, table.columns)
         values = [
             _number(
                 cell,
                 beside(table, over, place, cell, papers),
-                best=_is(cell, most),
+                best=bold[place],
                 **filters(table, table.columns[place]),
             )
             for place, cell in enumerate(cells)
@@ -139,14 +139,17 @@ def _over_all(table: Table, column: Column) -> TableCell | None:
     return table.cells.get((table.categories[0], column))
 
 
-def _best(cells: Sequence[TableCell | None]) -> float | None:
-    """Return the highest mean of what is all done; None of fewer than two, which are no comparison."""
-    means = [cell.mean for cell in cells if cell is not None and cell.whole and cell.mean is not None]
-    return max(means) if len(means) > 1 else None
+def _bold(cells: Sequence[TableCell | None], columns: Sequence[Column]) -> list[bool]:
+    """Say of each cell whether its mean is the highest of what is all done and no oracle's.
 
-
-def _is(cell: TableCell | None, most: float | None) -> bool:
-    return cell is not None and cell.whole and cell.mean is not None and cell.mean == most
+    None is of fewer than two, which are no comparison.
+    """
+    means = [
+        cell.mean if cell is not None and cell.whole and not column.oracle else None
+        for cell, column in zip(cells, columns, strict=True)
+    ]
+    known = [mean for mean in means if mean is not None]
+    return [mean is not None and len(known) > 1 and mean == max(known) for mean in means]
 
 
 def _number(cell: TableCell | None, printed: Printed | None, *, best: bool, **attributes: str) -> Markup:

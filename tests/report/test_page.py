@@ -169,6 +169,7 @@ def test_the_best_of_what_is_all_done_is_bold_though_a_better_one_is_not(tmp_pat
     for method, value in (("padim", 0.99), ("mlff", 0.9), ("nearest", 0.8)):
         kept(tmp_path, f"{method}/own/a", image_auroc=value)
     kept(tmp_path, "padim/own/a", 1, status="running")
+    kept(tmp_path, "draem/own/a", tag="oracle-run", image_auroc=1)  # no fair number
     assert re.findall(r"<strong>(.*?)</strong>", "".join(overview(made(tmp_path)))) == ["0.900 (1)"]
     (table,) = made(tmp_path)
     assert re.findall(r"<strong>(.*?)</strong>", tabled(table, PAPERS)) == ["0.900 (1)"]
