@@ -15,7 +15,7 @@ from anomaly_lab.report.columns import Column
 from anomaly_lab.report.run import plain_path
 from anomaly_lab.runs.reading import one_line
 
-FILE = re.compile(r"\d+-(lowest-defective|highest-good|highest-defective)-(.+)\.png")
+FILE = re.compile(r"\d+-(lowest-defective|highest-good|highest-defective)-(.+)\.png", re.DOTALL)
 SAID = {
     "lowest-defective": "missed: a defect of the lowest score",
     "highest-good": "false alarm: a good image of the highest score",
