@@ -15,6 +15,7 @@ STAGES = ("random generator", "augment", "synthesis", "to tensors", "collate", "
 OURS = f"  anomaly_lab{NUMBER}"
 # of each benchmark, what its table's lines are; in this order
 TABLES = {
+    "cells": [rf"one value{NUMBER} s, 2 values{NUMBER} s:{NUMBER} times; a further cell{NUMBER} s .*"],
     "help": [rf"--help: median{NUMBER} s of{NUMBER}"],
     "loader": [
         r"16 images of \(64, 64\)",

@@ -34,7 +34,8 @@ def unread(words: Sequence[str], *options: str) -> tuple[int, str]:
     """Return the exit code and the errors of a process whose output nobody reads."""
     reading, writing = os.pipe()
     os.close(reading)
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    unlike = {"PYTHONUNBUFFERED", "HYDRA_FULL_ERROR"}  # which tests in this process may have set
+    own = {name: value for name, value in os.environ.items() if name not in unlike}
     command = [sys.executable, *options, "-m", "anomaly_lab", *words]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, env=own, check=False)
     os.close(writing)

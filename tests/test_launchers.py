@@ -28,7 +28,7 @@ def test_jobs_in_other_processes_count_for_the_exit_code_and_stand_in_the_table(
         ["other", "2", "0.200", "±", "0.141"],
     ]
     assert sorted(said.err.splitlines()) == [
-        "anomaly_lab: 2 of 6 runs failed; retry=failed tries them again",
+        "anomaly_lab: 2 of 6 runs failed before they began; the same command tries them again",
         *["anomaly_lab: error: bad"] * 2,
     ]
     assert forking.ForkingLauncher.ended == [0, 0, 1, 1, 0, 0]

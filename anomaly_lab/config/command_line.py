@@ -11,7 +11,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from anomaly_lab.config.composing import Composition, composed, first_values, store_experiments
+from anomaly_lab.config.composing import HELD, Composition, composed, first_values, store_experiments
 from anomaly_lab.config.messages import explained, items, quoted
 from anomaly_lab.config.own_code import find_own
 from anomaly_lab.errors import ConfigError
@@ -70,10 +70,23 @@ def prepare(verb: str = "") -> None:
         implied += first_values(overrides)
     taken = Counter(overrides)
     others = [word for word in sys.argv[1:] if not taken[word]]
-    sys.argv[1:] = [*others, *overrides, *implied]
+    several = options.multirun or "hydra.mode=MULTIRUN" in [*overrides, *implied]
+    HELD[:] = _held(overrides) if several and not verb and not options.cfg else []
+    held = Counter(HELD)
+    sys.argv[1:] = [*others, *(word for word in overrides if not held[word]), *implied]
     if options.config_dir:
         find_own(Path(options.config_dir))
     store_experiments()
+
+
+def _held(overrides: Sequence[str]) -> list[str]:
+    """Return what only the cells of a sweep are composed with: all but what says how, and where."""
+    keys = [override.partition("=")[0].lstrip("+") for override in overrides]
+    sweeper = [word for word in overrides if word.startswith("hydra/sweeper=")]
+    if sweeper and not re.fullmatch("hydra/sweeper=(grid|optuna)", sweeper[-1]):
+        return []
+    of_all = re.compile(r"hydra[./].*|experiment|runs")
+    return [word for word, key in zip(overrides, keys, strict=True) if not of_all.fullmatch(key)]
 
 
 def _implied(overrides: Sequence[str], verb: str) -> list[str]:

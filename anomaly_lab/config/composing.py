@@ -22,6 +22,9 @@ from anomaly_lab.config import own_code
 from anomaly_lab.config.building import AGAIN, VERSION_BASE
 from anomaly_lab.errors import ConfigError
 
+# Words of a sweep with which each cell is composed, after its own options; the config that Hydra composes
+# before any cell is not, as an option of its own may not know their keys.
+HELD: list[str] = []
 GROUPS = ("model", "data", "synthesis", "trainer", "logger")
 
 
@@ -43,7 +46,7 @@ class Composition(NamedTuple):
     @property
     def typed(self) -> list[str]:
         """The overrides as they were typed; those of a sweep's job hold what Hydra has read instead."""
-        return sys.argv[1:] if self.sweeping else self.overrides
+        return typed_words() if self.sweeping else self.overrides
 
     @property
     def folder(self) -> Path:
@@ -59,6 +62,11 @@ class Composition(NamedTuple):
         """Return what a manifest says of the asking, as plain types; ``differs`` is from the recipe."""
         tags = {"tag": self.cfg.tag, "tags": list(self.cfg.tags)}
         return {"choices": self.choices, **tags, "seed": self.cfg.seed, "differs": differs}
+
+
+def typed_words() -> list[str]:
+    """Return the command line, as it was typed but for the order of its words."""
+    return [*sys.argv[1:], *HELD]
 
 
 def of_job(cfg: DictConfig) -> Composition:

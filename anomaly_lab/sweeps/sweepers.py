@@ -1,6 +1,5 @@
 """Hydra's way in: the sweepers that it starts for a command line of several jobs, with any launcher."""
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -15,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from anomaly_lab.config.building import SINCE_1_4
+from anomaly_lab.config.composing import HELD, typed_words
 from anomaly_lab.sweeps.axes import axis_of, given
 
 # Hydra 1.3 takes plug-ins of one package alone, though no module needs to be there; 1.4 takes true names.
@@ -60,7 +60,7 @@ class Combinations(Sweeper, ABC):
         """Return the cells of a grid. ConfigError: one of them is no valid config."""
         from anomaly_lab.sweeps.plan import planned  # noqa: PLC0415 - brings torch, which --help can do without
 
-        return planned(self.composed, self.chooses, overrides, sys.argv[1:])
+        return planned(self.composed, self.chooses, overrides, typed_words())
 
     def composed(self, words: list[str]) -> DictConfig:
         """Return the config of a job, with Hydra's node."""
@@ -80,7 +80,7 @@ class Grid(Combinations):
         """Do it. Ended: something is not done."""
         from anomaly_lab.sweeps.sweep import swept  # noqa: PLC0415 - as above
 
-        if code := swept(self.planned(self.given(arguments)), self.doing):
+        if code := swept(self.planned(self.given([*arguments, *HELD])), self.doing):
             raise Ended(code)
 
 
@@ -119,7 +119,7 @@ class Optuna(Combinations):
         from anomaly_lab.sweeps.search import Search  # noqa: PLC0415 - as above
 
         search = Search(self.trials, self.at_once, self.seed, self.objective, oracle=self.oracle)
-        space = self.given(arguments)
+        space = self.given([*arguments, *HELD])
         if code := search.done(
             space, lambda words: self.planned(given(None, words, self.loader)), self.doing
         ):

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from anomaly_lab.config.command_line import ELSEWHERE, keep_path, prepare
+from anomaly_lab.config.composing import HELD, typed_words
 from anomaly_lab.errors import ConfigError
 from tests.support.runs import composed
 
@@ -35,7 +36,7 @@ def _kept_process(monkeypatch):
 def prepared(*arguments: str, verb: str = "") -> list[str]:
     sys.argv = ["anomaly_lab", *arguments]
     prepare(verb)
-    return sys.argv[1:]
+    return typed_words()
 
 
 def refused(*arguments: str) -> str:
@@ -123,6 +124,21 @@ def test_keys_and_options_stand_in_any_order(tmp_path):
     assert prepared("seed=1,2", "-m", *folder, "tag=a") == wanted
 
 
+def test_only_the_cells_of_a_sweep_know_the_keys_of_their_options():
+    given = [
+        "-m",
+        "model=hit_milf_small,hit_milf",
+        "data.augment.depth=1",
+        "runs=x",
+        "hydra.job.num=2",
+    ]
+    assert prepared(*given) == ["-m", "runs=x", "hydra.job.num=2", *given[1:3]]
+    assert [*given[1:3]] == HELD
+    assert prepared(*given[1:], verb="check") == [*given[1:], "hydra/sweeper=each"]
+    assert prepared("-m", "hydra/sweeper=basic", "seed=1") == ["-m", "hydra/sweeper=basic", "seed=1"]
+    assert HELD == []
+
+
 def test_the_config_of_an_experiment_is_that_of_its_first_cell():
     given = prepared("experiment=hit_levels_small", "data=demo", "--cfg", "job")
     assert given[:5] == ["--cfg", "job", "experiment=hit_levels_small", "data=demo", "hydra.mode=MULTIRUN"]
@@ -132,7 +148,7 @@ def test_the_config_of_an_experiment_is_that_of_its_first_cell():
 
 @pytest.mark.parametrize("key", ["experiment", "experiments", "+experiment", "+experiments"])
 def test_an_experiment_may_be_spelt_in_any_way(key):
-    assert prepared(f"{key}=demo", "seed=3") == ["experiment=demo", "seed=3", "hydra.mode=MULTIRUN"]
+    assert prepared(f"{key}=demo", "seed=3") == ["experiment=demo", "hydra.mode=MULTIRUN", "seed=3"]
     assert "demo.yaml" in ConfigStore.instance().repo["experiment"]
 
 
