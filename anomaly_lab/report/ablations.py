@@ -85,14 +85,18 @@ def _plot(
 
 def _varied(table: Table, columns: Sequence[Column], key: str) -> Iterator[Varied]:
     groups: dict[tuple[tuple[str, str], ...], dict[str, tuple[Column, set[str]]]] = {}
+    names: dict[tuple[tuple[str, str], ...], str] = {}
     for column in columns:
         values = dict(column.settings)
         whole = {name for name in table.categories if table.is_whole(name, column)}
         if key in values and whole:
             others = tuple(pair for pair in column.settings if pair[0] != key)
-            groups.setdefault((*others, ("tag", column.tag)), {})[values[key]] = (column, whole)
-    for others, by_value in groups.items():
-        yield Varied(" ".join(f"{name}={value}" for name, value in others if value), by_value)
+            group = (*others, ("tag", column.tag))
+            groups.setdefault(group, {})[values[key]] = (column, whole)
+            shown = [*(pair for pair in column.shown if pair[0] != key), ("tag", column.tag)]
+            names[group] = " ".join(f"{name}={text}" for name, text in shown if text)
+    for group, by_value in groups.items():
+        yield Varied(names[group], by_value)
 
 
 def _point(table: Table, column: Column, value: str, categories: Sequence[str]) -> Point | None:

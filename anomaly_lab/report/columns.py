@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from anomaly_lab.report.recipes import settings_of
 from anomaly_lab.report.run import ORACLE, SMALL, Run
+from anomaly_lab.report.values import brief_values
 
 RECIPES = "recipe's"  # a value that no run tells
 
@@ -17,6 +18,14 @@ class Column(NamedTuple):
     settings: tuple[tuple[str, str], ...]  # dotted keys that vary in this table, with their values
     tag: str  # empty where it is that of all runs, and no oracle's
     differs: tuple[tuple[str, str], ...] = ()  # all that the recipe has otherwise
+    texts: tuple[str, ...] = ()  # what is shown of the values of the settings; empty: all of them
+
+    @property
+    def shown(self) -> tuple[tuple[str, str], ...]:
+        """The settings with their values as they are shown, which no other column of the table has."""
+        if not self.texts:
+            return self.settings
+        return tuple((key, text) for (key, _), text in zip(self.settings, self.texts, strict=True))
 
     @property
     def reduced(self) -> bool:
@@ -42,11 +51,13 @@ def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
         keys = sorted({key for run in mine for key in run.differs})
         varied = [key for key in keys if len({run.differs.get(key) for run in mine}) > 1]
         recipes = {key: _recipes_value(mine, key) for key in varied}
+        texts = {key: brief_values(run.differs.get(key, recipes[key]) for run in mine) for key in varied}
         for run in mine:
             settings = tuple((key, run.differs.get(key, recipes[key])) for key in varied)
+            shown = tuple(texts[key][value] for key, value in settings)
             differs = tuple(sorted(run.differs.items()))
             tag = run.tag if tags or run.oracle else ""
-            columns[run.path] = Column(model, settings, tag, differs)
+            columns[run.path] = Column(model, settings, tag, differs, shown)
     return columns
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from anomaly_lab.report.columns import Column
 from anomaly_lab.report.markup import Markup, element
-from anomaly_lab.report.ranking import LEVEL, MOST, Pair, Ranked, groups, ranked
+from anomaly_lab.report.names import brief, named
+from anomaly_lab.report.ranking import LEVEL, MOST, Pair, Ranked, groups, oracles, ranked
 from anomaly_lab.report.summary import boxed, filters, heading
 from anomaly_lab.report.tables import Table
-from anomaly_lab.report.texts import OUTDATED, brief, named
+from anomaly_lab.report.texts import OUTDATED
 
 # The plot's lengths, in the units of its view box.
 WIDTH = 780
@@ -15,6 +17,7 @@ TOP = 64
 STEP = 22  # from name to name
 GAP = 9  # from bar to bar
 LONGEST = 26  # signs of a name
+BEGINNING = 8  # signs of it where its end is shown, too
 SHOWN = 5  # names of what is left out; the tables have all
 NONE = "Not compared: no two methods have numbers in the same two categories."
 
@@ -26,7 +29,9 @@ def compared(tables: Sequence[Table]) -> list[Markup]:
         found = ranked(table)
         title = element("h3", f"{table.data}, {table.metric}")
         if found is None and min(len(table.columns), len(table.categories)) > 1:
-            parts.append(element("div", title, element("p", NONE, class_="note"), **filters(table)))
+            lines = [NONE, *_without(oracles(table))]
+            notes = [element("p", line, class_="note") for line in lines]
+            parts.append(element("div", title, *notes, **filters(table)))
         elif found is not None:
             notes = [element("p", line, class_="note") for line in said(found)]
             critical = found.critical
@@ -60,11 +65,18 @@ def said(found: Ranked) -> Iterator[str]:
     if found.left_out:
         why = "as a category is missing, not done or without a comparable number"
         yield f"Left out, {why}: {_few([brief(column) for column in found.left_out])}."
+    yield from _without(found.oracles)
     if found.dropped:
         yield f"Without the categories that not all of these have: {_few(found.dropped)}."
     if found.outdated:
         names = _few([brief(column) for column in found.outdated])
         yield f"{OUTDATED} by another definition of the metric than today's: {names}."
+
+
+def _without(columns: Sequence[Column]) -> Iterator[str]:
+    if columns:
+        names = _few([brief(column) for column in columns])
+        yield f"Left out, as settings were chosen on test labels: {names}."
 
 
 def _few(names: Sequence[str]) -> str:
@@ -132,14 +144,13 @@ def rank_plot(found: Ranked, critical: float) -> Markup:
         bar = TOP + 10 + GAP * place
         ends = (at(found.ranks[first]) - 3, at(found.ranks[last]) + 3)
         shapes.append(line(ends[0], bar, ends[1], bar, class_="group"))
-    for place, (column, rank) in enumerate(zip(found.columns, found.ranks, strict=True)):
+    for place, (name, rank) in enumerate(zip(_labels(found.columns), found.ranks, strict=True)):
         left = place < half
         y = below + STEP * (place if left else count - 1 - place) + 12
         edge = LEFT - 14 if left else WIDTH - LEFT + 14
         shapes.append(line(at(rank), TOP, at(rank), y - 4, class_="lead-line"))
         shapes.append(line(at(rank), y - 4, edge, y - 4, class_="lead-line"))
-        text = _cut(brief(column))
-        text = f"{text} {rank:.2f}" if left else f"{rank:.2f} {text}"
+        text = f"{name} {rank:.2f}" if left else f"{rank:.2f} {name}"
         x = edge - 5 if left else edge + 5
         shapes.append(element("text", text, x=x, y=y, text_anchor="end" if left else "start"))
     ranks = zip(found.columns, found.ranks, strict=True)
@@ -147,5 +158,11 @@ def rank_plot(found: Ranked, critical: float) -> Markup:
     return element("svg", title, *shapes, viewBox=f"0 0 {WIDTH} {height}", class_="ranks", role="img")
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _labels(columns: Sequence[Column]) -> list[str]:
+    """Return names of at most `LONGEST` signs: their beginnings, and the ends where these are alike."""
+    names = [brief(column) for column in columns]
+    cut = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    return [
+        f"{name[:BEGINNING]}…{name[BEGINNING + 1 - LONGEST :]}" if cut.count(short) > 1 else short
+        for name, short in zip(names, cut, strict=True)
+    ]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from anomaly_lab.report.chosen import Chosen
+from anomaly_lab.report.names import brief
 from anomaly_lab.report.recipes import settings_of
 from anomaly_lab.report.run import plain_path
-from anomaly_lab.report.texts import brief
 
 MOST = 150  # runs; more make the page slow to open
 POINTS = 160  # of a curve

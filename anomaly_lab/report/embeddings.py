@@ -6,8 +6,8 @@ from typing import Any
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.chosen import Chosen
+from anomaly_lab.report.names import brief
 from anomaly_lab.report.run import plain_path
-from anomaly_lab.report.texts import brief
 from anomaly_lab.runs.reading import one_line, read_text
 
 MOST = 12  # runs

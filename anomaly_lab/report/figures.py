@@ -11,9 +11,10 @@ from anomaly_lab.report.curves import curve_plots
 from anomaly_lab.report.embeddings import embedding_plots
 from anomaly_lab.report.markup import Markup, element
 from anomaly_lab.report.overlays import SAID, Album, Shown, best_and_worst, side_by_side
+from anomaly_lab.report.names import named
 from anomaly_lab.report.run import Run
 from anomaly_lab.report.tables import Table
-from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, named
+from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE
 
 FEW = 4  # names of categories that a caption lists
 ABOUT_CURVES = (

@@ -53,6 +53,7 @@ class Ranked(NamedTuple):
         pairs: every two of them; none beyond `MOST` methods.
         critical: average ranks that lie less apart do not differ, by Nemenyi; None beyond `MOST` methods.
         outdated: columns with a number by another definition than today's.
+        oracles: columns that are not compared, as their settings were chosen on test labels.
     """
 
     columns: Sequence[Column]
@@ -64,10 +65,11 @@ class Ranked(NamedTuple):
     needed: int
     critical: float | None
     outdated: Sequence[Column]
+    oracles: Sequence[Column]
 
 
 def ranked(table: Table) -> Ranked | None:
-    """Compare the methods of a table; None unless two of them have numbers in the same two categories."""
+    """Compare the methods of a table; None unless two fair ones have numbers in the same two categories."""
     whole, names = _compared(table)
     if not whole:
         return None
@@ -85,12 +87,23 @@ def ranked(table: Table) -> Ranked | None:
         ranks=[ranks[place] for place in order],
         categories=names,
         pairs=[_pair(a, b, values[a], values[b], p) for (a, b), p in zip(two, corrected, strict=True)],
-        left_out=[column for column in table.columns if column not in whole],
+        left_out=[column for column in fair(table) if column not in whole],
         dropped=[name for name in table.categories if name not in names],
         needed=needed,
         critical=CRITICAL[k - 2] * math.sqrt(k * (k + 1) / (6 * len(names))) if k <= MOST else None,
         outdated=[c for c in columns if any(table.cells[name, c].outdated for name in names)],
+        oracles=oracles(table),
     )
+
+
+def fair(table: Table) -> list[Column]:
+    """Return the columns of which no setting was chosen on test labels."""
+    return [column for column in table.columns if not column.oracle]
+
+
+def oracles(table: Table) -> list[Column]:
+    """Return the others, whose numbers are no fair ones."""
+    return [column for column in table.columns if column.oracle]
 
 
 def _compared(table: Table) -> tuple[list[Column], list[str]]:
@@ -100,11 +113,11 @@ def _compared(table: Table) -> tuple[list[Column], list[str]]:
     """
     has = {
         column: frozenset(name for name in table.categories if table.is_whole(name, column))
-        for column in table.columns
+        for column in fair(table)
     }
     kinds = set(has.values())
     shared = {one & other for one in kinds for other in kinds}
-    parts = {names: [column for column in table.columns if names <= has[column]] for names in shared}
+    parts = {names: [column for column in has if names <= has[column]] for names in shared}
     large = {names: mine for names, mine in parts.items() if len(names) > 1 and len(mine) > 1}
     if not large:
         return [], []

@@ -1,13 +1,14 @@
 """Each run by itself: a line of the table of runs, and its config and manifest as they were written."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.markup import Markup, element
+from anomaly_lab.report.names import REDUCED
 from anomaly_lab.report.run import LONGEST, Run
 from anomaly_lab.report.summary import NOTHING, boxed
 from anomaly_lab.report.tables import value_of
-from anomaly_lab.report.texts import REDUCED
+from anomaly_lab.report.values import brief_values
 from anomaly_lab.runs.reading import one_line, read_text
 
 BYTES = 4 * 2**20  # of all configs and manifests together
@@ -20,20 +21,25 @@ def table_of_runs(runs: Sequence[Run], metrics: Sequence[str], name: str) -> Mar
     columns = [metric for metric in metrics if any(value_of(run.metrics, metric) is not None for run in runs)]
     words = (*HEAD, *columns, "not as in the recipe")
     head = element("tr", *(element("th", word, scope="col") for word in words))
+    values: dict[str, set[str]] = {}
+    for run in runs:
+        for key, value in run.differs.items():
+            values.setdefault(key, set()).add(value)
+    shown = {key: brief_values(several) for key, several in values.items()}
     return boxed(
         element("caption", f"{len(runs)} runs below ", element("b", name)),
         head,
-        [_line(run, columns) for run in runs],
+        [_line(run, columns, shown) for run in runs],
         [],
         name="all runs",
         tall=True,
     )
 
 
-def _line(run: Run, columns: Sequence[str]) -> Markup:
+def _line(run: Run, columns: Sequence[str], shown: Mapping[str, Mapping[str, str]]) -> Markup:
     name = element("a", f"{run.model} · {run.data}", href=f"#{anchor(run)}")
     stamps = [element("span", REDUCED, class_="stamp")] if run.reduced else []
-    differs = ", ".join(f"{key}={value}" for key, value in run.differs.items())
+    differs = ", ".join(f"{key}={shown[key][value]}" for key, value in run.differs.items())
     said = [differs, *([element("span", run.error, class_="undone")] if run.error else [])]
     values = [value_of(run.metrics, metric) for metric in columns]
     return element(

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.columns import configurations, repeated, shared_settings
 from anomaly_lab.report.found import Found
+from anomaly_lab.report.names import named
 from anomaly_lab.report.tables import OTHER_DATA, OTHER_SETTINGS, PERHAPS, Table
-from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, named, otherwise, outdated_in, printed_in
+from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, otherwise, outdated_in, printed_in
+from anomaly_lab.report.values import brief_values
 
 NAMED = 5  # runs with the same doubt
 COMMANDS = 20
@@ -45,11 +47,18 @@ def on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
     if oracles := sorted({f"{run.model} on {run.data}" for run in all_found.runs if run.oracle}):
         yield f"settings chosen on test labels, so that no printed number stands beside: {', '.join(oracles)}"
     for model, key, value in shared_settings(all_found.runs):
-        yield f"{model}: {key}={value} in all its runs, which its recipe has not"
+        shown = brief_values([value])[value]
+        yield f"{model}: {key}={shown} in all its runs, which its recipe has not"
     if more := repeated(all_found.runs):
         yield f"{more} times a seed was run again by the same settings: the last begun counts"
     if doubtful := sum(bool(run.doubts) for run in all_found.runs):
         yield f"{doubtful} of {len(all_found.runs)} runs say in run.log: look at this"
+
+
+def without(metrics: Sequence[str], made: Sequence[Table]) -> Iterator[str]:
+    """Yield which of the metrics that were asked for no run has."""
+    shown = {table.metric for table in made}
+    yield from (f"{name}: no run has it, so there is no table of it" for name in metrics if name not in shown)
 
 
 def mixed(made: Sequence[Table]) -> Iterator[str]:
@@ -91,14 +100,14 @@ def on_failures(all_found: Found) -> Iterator[str]:
 
 def doubts(all_found: Found) -> Iterator[str]:
     """Yield what makes the numbers of single runs doubtful, each doubt once with the runs that have it."""
-    by_doubt: dict[str, list[str]] = {}
+    by_doubt: dict[str, dict[str, None]] = {}  # names, of a seed that was run again once
     for data in dict.fromkeys(run.data for run in all_found.runs):
         mine = [run for run in all_found.runs if run.data == data]
         columns = configurations(mine)
         for run in mine:
             name = f"{named(columns[run.path])} on {data}, {run.category}, seed {run.seed}"
             for line in run.doubts:
-                by_doubt.setdefault(line, []).append(name)
-    for line, names in by_doubt.items():
+                by_doubt.setdefault(line, {})[name] = None
+    for line, names in ((line, list(names)) for line, names in by_doubt.items()):
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         yield f"{line} ({'; '.join(names[:NAMED])}{more})"

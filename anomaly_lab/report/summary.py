@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from anomaly_lab.report.beside import Papers, Printed
 from anomaly_lab.report.columns import RECIPES, Column
 from anomaly_lab.report.markup import Markup, element, joined
+from anomaly_lab.report.names import REDUCED
 from anomaly_lab.report.tables import Table, TableCell
 from anomaly_lab.report.texts import (
     MEAN,
     MISSING,
     OTHERWISE,
     OUTDATED,
-    REDUCED,
     beside,
     otherwise,
     ours,
@@ -19,6 +19,7 @@ from anomaly_lab.report.texts import (
     rows,
     theirs,
 )
+from anomaly_lab.report.values import brief_keys
 
 PARTLY = "A mean stands only where every category has the same seeds, all done."
 NOTHING = -1  # by which a cell without a number is sorted, below all metrics
@@ -107,11 +108,10 @@ def heading(column: Column) -> list[Markup]:
     if column.reduced:
         title = "a shortened recipe, which no paper had"
         parts.append(element("span", REDUCED, class_="stamp", title=title))
-    known = [(key, value) for key, value in column.settings if value != RECIPES]
-    lasts = [key.rpartition(".")[2] for key, _ in known]
-    for (key, value), last in zip(known, lasts, strict=True):
-        text = f"{last if lasts.count(last) == 1 else key}={value}"
-        parts.append(element("span", text, class_="setting", title=f"{key}={value}"))
+    names = brief_keys(key for key, _ in column.settings)
+    for (key, value), (_, text) in zip(column.settings, column.shown, strict=True):
+        if value != RECIPES:
+            parts.append(element("span", f"{names[key]}={text}", class_="setting", title=f"{key}={value}"))
     return [*parts, *([element("span", f"tag={column.tag}", class_="setting")] if column.tag else [])]
 
 

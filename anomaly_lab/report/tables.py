@@ -35,6 +35,7 @@ class TableCell:
         unfinished, failed: how many seeds are not done.
         mixed: why its runs are no seeds of one configuration, so that it has no number; empty if they are.
         versions: the definitions that its numbers are of, each a metric and its version.
+        doubts: how many lines "look at this" its runs have that are done, of each seed the last begun.
     """
 
     by_seed: Mapping[int, float]
@@ -42,6 +43,7 @@ class TableCell:
     failed: int = 0
     mixed: str = ""
     versions: frozenset[tuple[str, int]] = frozenset()
+    doubts: int = 0
 
     @cached_property
     def mean(self) -> float | None:
@@ -139,11 +141,15 @@ def _cell(runs: Sequence[Run], metric: str) -> TableCell:
     done = {run.seed for run in runs if run.status == "done"}
     failed = {run.seed for run in runs if run.status == "failed"} - done
     others = {run.seed for run in runs} - done - failed
+    # Of each seed that of which the number is, else the last begun.
+    last = {run.seed: run for run, _ in values if run.status == "done"}
+    last |= {seed: run for seed, (run, _) in counted.items()}
+    doubts = sum(len(run.doubts) for run in last.values())
     if why := _unlike([run for run in runs if run.status == "done"]):
-        return TableCell({}, len(others), len(failed), mixed=why if counted else "")
+        return TableCell({}, len(others), len(failed), mixed=why if counted else "", doubts=doubts)
     by_seed = {seed: value for seed, (_, value) in counted.items()}
     versions = frozenset[tuple[str, int]]().union(*(_versions(run, metric) for run, _ in counted.values()))
-    return TableCell(by_seed, len(others), len(failed), versions=versions)
+    return TableCell(by_seed, len(others), len(failed), versions=versions, doubts=doubts)
 
 
 def _unlike(runs: Sequence[Run]) -> str:
@@ -170,4 +176,5 @@ def mean_over(cells: Sequence[TableCell], categories: int) -> TableCell | None:
         return None
     seeds = sorted(whole[0].by_seed)
     means = {seed: statistics.fmean(cell.by_seed[seed] for cell in whole) for seed in seeds}
-    return TableCell(means, versions=frozenset[tuple[str, int]]().union(*(cell.versions for cell in whole)))
+    versions = frozenset[tuple[str, int]]().union(*(cell.versions for cell in whole))
+    return TableCell(means, versions=versions, doubts=sum(cell.doubts for cell in whole))

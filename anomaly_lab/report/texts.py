@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
 from anomaly_lab.report.beside import Papers, Printed
-from anomaly_lab.report.columns import RECIPES, Column
+from anomaly_lab.report.columns import Column
+from anomaly_lab.report.names import REDUCED, headings, title, told
 from anomaly_lab.report.tables import POISONED, Table, TableCell, made_of
 from anomaly_lab.runs.directory import plain
 
 HEADER = (
     *("data", "category", "model", "settings", "tag", "metric", "mean", "sd", "n", "unfinished", "failed"),
-    *("state", "definition", "stamp"),
+    *("state", "definition", "stamp", "doubts"),
     *("printed", "difference", "table", "flag", "despite"),
 )
 MEAN = "(mean)"  # the row's name, which no category has
 MISSING = "-"
-REDUCED = "reduced"
 DOUBTFUL = "*"  # beside a printed number that something is wrong with
 OUTDATED = "‡"  # behind a number of ours by another definition of the metric than today's
 OTHERWISE = "†"  # beside one whose runs were computed otherwise than the recipe says
@@ -30,24 +30,6 @@ LATEX |= {
     "†": r"$^\dagger$",
     "‡": r"$^\ddagger$",
 }
-
-
-def named(column: Column) -> str:
-    """Return a column's name: the method, and what sets it apart from others of it."""
-    settings = [f"{key}={value}" for key, value in column.settings]
-    return " ".join([column.model, *settings, *([f"tag={column.tag}"] if column.tag else [])])
-
-
-def stamped(column: Column) -> str:
-    """Return a column's name, with a stamp on a reduced recipe, which no paper had."""
-    return f"{named(column)} ({REDUCED})" if column.reduced else named(column)
-
-
-def brief(column: Column) -> str:
-    """Return a column's name for a plot: of a key the last part, and no value that only the recipe knows."""
-    known = [(key, value) for key, value in column.settings if value != RECIPES]
-    settings = [f"{key.rpartition('.')[2]}={value}" for key, value in known]
-    return " ".join([column.model, *settings, *([column.tag] if column.tag else [])])
 
 
 def ours(cell: TableCell | None) -> str:
@@ -151,11 +133,11 @@ def printed_in(table: Table, papers: Papers) -> list[Printed]:
 def grid(table: Table, papers: Papers) -> list[list[str]]:
     """Return the table's texts, the header first; the printed numbers' column follows ours."""
     columns: list[list[str]] = [["category", *(name for name, *_ in rows(table))]]
-    for place, column in enumerate(table.columns):
+    for place, heading in enumerate(headings(table)):
         cells = [
             (cells[place], beside(table, over, place, cells[place], papers)) for _, over, cells in rows(table)
         ]
-        columns.append([stamped(column), *(ours(cell) for cell, _ in cells)])
+        columns.append([heading, *(ours(cell) for cell, _ in cells)])
         if any(printed for _, printed in cells):
             columns.append(["printed", *(theirs(cell, printed) for cell, printed in cells)])
     return [list(row) for row in zip(*columns, strict=True)]
@@ -170,7 +152,7 @@ def markdown(table: Table, papers: Papers) -> str:
         for row in texts
     ]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([f"### {table.data}, {table.metric}", "", lines[0], rule, *lines[1:], ""])
+    return "\n".join([f"### {title(table)}", "", lines[0], rule, *lines[1:], ""])
 
 
 def latex(table: Table, papers: Papers) -> str:
@@ -178,15 +160,13 @@ def latex(table: Table, papers: Papers) -> str:
     texts = [[_escaped(text) for text in row] for row in grid(table, papers)]
     body = [" & ".join(row) + r" \\" for row in texts]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(texts[0]) - 1)}}}"
-    head = f"% {table.data}, {table.metric}"
-    old = outdated_in([table])
-    lines = [("dagger", line) for line in otherwise([table], papers)] + [("ddagger", line) for line in old]
-    notes = [
-        rf"\multicolumn{{{len(texts[0])}}}{{l}}{{\footnotesize $^\{mark}$ {_escaped(line)}}} \\"
-        for mark, line in lines
-    ]
+    lines = [f"† {line}" for line in otherwise([table], papers)]
+    lines += [f"‡ {line}" for line in outdated_in([table])]
+    # The headings leave this out, and the caption is that of whoever puts the table in.
+    lines = [*([more] if (more := told(table)) else []), *lines]
+    notes = [rf"\multicolumn{{{len(texts[0])}}}{{l}}{{\footnotesize {_escaped(line)}}} \\" for line in lines]
     rules = [r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule", *notes]
-    return "\n".join([head, begin, *rules, r"\end{tabular}", ""])
+    return "\n".join([f"% {title(table)}", begin, *rules, r"\end{tabular}", ""])
 
 
 def as_csv(tables: Sequence[Table], papers: Papers) -> str:
@@ -209,7 +189,7 @@ def _line(table: Table, name: str, column: Column, cell: TableCell, printed: Pri
     alone = made_of(table.metric) == (table.metric,)
     definition = " ".join(str(v) if alone else f"{one}={v}" for one, v in sorted(cell.versions))
     numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed, state(cell), definition]
-    numbers.append(REDUCED if column.reduced else "")
+    numbers += [REDUCED if column.reduced else "", cell.doubts]
     if printed is None:
         return [*place, *numbers, *[None] * 5]
     difference = None if cell.mean is None else cell.mean - printed.value

@@ -145,6 +145,31 @@ def test_a_method_of_other_data_is_left_out_for_what_it_is_and_old_definitions_a
     assert line in list(said(ranked(table)))
 
 
+def test_an_oracle_is_not_compared_and_is_left_out_by_its_name(tmp_path):
+    """Its settings were chosen on the very labels that the ranks are from."""
+    filled(tmp_path, ["padim", "nearest"], 6)
+    for category in range(6):
+        kept(tmp_path, f"mlff/own/c{category:02}", tag="oracle-run", image_auroc=0.99)
+    (table,) = tables(found(tmp_path).runs, ["image_auroc"])
+    made = ranked(table)
+    assert [column.model for column in made.columns] == ["padim", "nearest"]
+    assert (made.ranks, len(made.pairs), list(made.left_out)) == ([1, 2], 1, [])
+    line = "Left out, as settings were chosen on test labels: mlff oracle-run."
+    assert line in list(said(made))
+    text = "".join(compared([table]))
+    assert line in text
+    assert "mlff" not in re.search(r"<svg.*</svg>", text)[0]
+
+
+def test_one_method_beside_an_oracle_is_not_compared_and_the_oracle_is_named(tmp_path):
+    filled(tmp_path, ["padim"], 6)
+    for category in range(6):
+        kept(tmp_path, f"mlff/own/c{category:02}", tag="oracle-run", image_auroc=0.99)
+    (table,) = tables(found(tmp_path).runs, ["image_auroc"])
+    assert ranked(table) is None
+    assert "Left out, as settings were chosen on test labels: mlff oracle-run." in "".join(compared([table]))
+
+
 def test_one_method_or_one_category_is_not_compared(tmp_path):
     assert compared(filled(tmp_path / "a", ["padim"], 8)) == []
     assert compared(filled(tmp_path / "b", ["padim", "mlff"], 1)) == []

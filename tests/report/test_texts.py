@@ -119,6 +119,26 @@ def test_the_csv_says_why_a_cell_has_no_number(tmp_path):
     }
 
 
+def test_the_csv_counts_the_doubts_of_the_runs_that_a_cell_is_of(tmp_path):
+    for category, counts in (("a", (2, 0)), ("b", (1, 3))):
+        for seed, count in enumerate(counts):
+            facts = {"doubts": [f"{number}" for number in range(count)]}
+            kept(tmp_path, f"padim/own/{category}", seed, manifest=facts, started="2", image_auroc=0.5)
+    again = {"doubts": ["gone"] * 5}
+    kept(tmp_path, "padim/own/a", 0, manifest=again, started="1", image_auroc=0.5)  # begun before
+    kept(tmp_path, "padim/own/a", 1, status="failed", started="3", manifest=again)
+    rows = csv.DictReader(io.StringIO(as_csv(made(tmp_path), NONE)))
+    assert {row["category"]: row["doubts"] for row in rows} == {"a": "2", "b": "4", "(mean)": "6"}
+
+
+def test_a_cell_without_a_number_has_its_doubts_counted(tmp_path):
+    for seed in (0, 1):
+        facts = {"data_content": str(seed), "doubts": ["of other data"]}
+        kept(tmp_path, "padim/own/a", seed, manifest=facts, image_auroc=0.5)
+    (row,) = csv.DictReader(io.StringIO(as_csv(made(tmp_path), NONE)))
+    assert (row["state"], row["doubts"]) == ("of different data", "2")
+
+
 def test_what_a_metric_is_made_of_says_by_which_definition_it_is(tmp_path, monkeypatch):
     """Of image AUROC's are mad and the mean over copies; what was noted of the copies comes first."""
     values = dict.fromkeys(SEVEN, 0.5) | {"poisoned_image_auroc": 0.4, "image_auroc_low": 0.3}
@@ -171,15 +191,16 @@ def test_latex_escapes_its_signs(tmp_path):
     kept(tmp_path, "deep_knn/own/a_b&c", 0, differs={"model.x": r"\input{a~b^c}"}, image_auroc=0.5)
     kept(tmp_path, "deep_knn/own/a_b&c", 1, image_auroc=0.5, config={"model": {"x": "\x1b[31m\nred"}})
     text = latex(*made(tmp_path), NONE).splitlines()
-    assert text[1:3] + text[4:5] + text[6:] == [
+    assert text[1:3] + text[4:5] + text[6:7] + text[8:] == [
         r"\begin{tabular}{lrr}",
         r"\toprule",
         r"\midrule",
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    assert r"model.x=\textbackslash{}input\{a\textasciitilde{}b\textasciicircum{}c\}" in text[3]
-    assert r"model.x=?[31m red" in text[3]
+    assert r"& x=\textbackslash{}input\{a\textasciitilde{}b\textasciicircum{}c\}" in text[3]
+    assert r"& x=?[31m red" in text[3]
+    assert text[7] == r"\multicolumn{3}{l}{\footnotesize deep\_knn; x is model.x} \\"
     assert text[5].startswith(r"a\_b\&c & ")
 
 
