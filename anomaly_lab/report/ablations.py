@@ -8,6 +8,10 @@ from anomaly_lab.report.beside import Papers, PrintedCurve
 from anomaly_lab.report.columns import Column
 from anomaly_lab.report.tables import Table
 
+RIM = 0.08  # of an axis, on either side, by what the points span
+CONSTANT = 0.01  # the same where all are alike, by their height
+ALIKE = 1e-6  # points that span less of their height differ by rounding
+BEYOND = 0.02  # an axis never goes further beyond 0 and 1 for what lies between them
 Point = tuple[str, float, float | None]  # the value of the key, the metric, its deviation over seeds
 
 
@@ -107,6 +111,23 @@ def _point(table: Table, column: Column, value: str, categories: Sequence[str]) 
     if not means:
         return None
     return value, statistics.fmean(means), statistics.stdev(means) if len(means) > 1 else None
+
+
+def extent(one: Ablation) -> tuple[float, float]:
+    """Return the ends of the metric's axis: all points, their bars and the paper's curve, with a rim.
+
+    What only has values in [0, 1] has an axis within them, but for the rim.
+    """
+    points = [(mean, sd or 0.0) for line in one.lines for _, mean, sd in line.points]
+    points += [(printed.value, 0.0) for printed in one.printed.points.values()] if one.printed else []
+    low = min(mean - sd for mean, sd in points)
+    high = max(mean + sd for mean, sd in points)
+    largest = max(abs(low), abs(high))
+    alike = high - low <= ALIKE * largest
+    rim = CONSTANT * (largest or 1.0) if alike else RIM * (high - low)
+    if all(0 <= mean <= 1 for mean, _ in points):
+        return max(low - rim, -BEYOND), min(high + rim, 1 + BEYOND)
+    return low - rim, high + rim
 
 
 def sorting(value: str) -> tuple[int, float, str]:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from anomaly_lab.report.ablations import Ablation, ablations
+from anomaly_lab.report.ablations import Ablation, ablations, extent
 from anomaly_lab.report.beside import Papers, PrintedCurve
 from anomaly_lab.report.chosen import chosen
 from anomaly_lab.report.columns import Column
 from anomaly_lab.report.curves import curve_plots
 from anomaly_lab.report.embeddings import embedding_plots
 from anomaly_lab.report.markup import Markup, element
-from anomaly_lab.report.overlays import SAID, Album, Shown, best_and_worst, side_by_side
 from anomaly_lab.report.names import named
+from anomaly_lab.report.overlays import SAID, Album, Shown, best_and_worst, side_by_side
 from anomaly_lab.report.run import Run
 from anomaly_lab.report.tables import Table
 from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE
@@ -33,6 +33,7 @@ def ablation_plots(tables: Sequence[Table], papers: Papers, plots: dict[str, Any
             "kind": "ablation",
             "x": one.key,
             "y": one.table.metric,
+            "range": list(extent(one)),
             "lines": [
                 {"name": line.others or one.model, "points": [list(point) for point in line.points]}
                 for line in one.lines
@@ -140,16 +141,17 @@ def _best(pictures: Sequence[Shown]) -> list[Markup]:
         element(
             "div",
             element("h3", f"{of_data}: {named(column)}"),
-            *(
-                _picture(one, f"{SAID[one.overlay.kind]}; {one.category}: {one.overlay.image}")
-                for one in mine
-            ),
+            *(_picture(one, f"{_said(one)}; {one.category}: {one.overlay.image}") for one in mine),
             data_f_data=of_data,
             data_f_method=column.model,
             data_f_tag=column.tag,
         )
         for (of_data, column), mine in by_column.items()
     ]
+
+
+def _said(one: Shown) -> str:
+    return f"{one.found}: {SAID[one.overlay.kind]}" if one.found else SAID[one.overlay.kind]
 
 
 def _beside(rows: Sequence[tuple[str, str, str, Sequence[Shown]]]) -> list[Markup]:

@@ -17,9 +17,9 @@ from anomaly_lab.runs.reading import one_line
 
 FILE = re.compile(r"\d+-(lowest-defective|highest-good|highest-defective)-(.+)\.png", re.DOTALL)
 SAID = {
-    "lowest-defective": "missed: a defect of the lowest score",
-    "highest-good": "false alarm: a good image of the highest score",
-    "highest-defective": "hit: a defect of the highest score",
+    "lowest-defective": "the defect of the lowest score",
+    "highest-good": "the good image of the highest score",
+    "highest-defective": "the defect of the highest score",
 }
 MOST = 24  # pictures of the best and the worst, and as many side by side
 ROWS = 6  # methods side by side on an image
@@ -45,6 +45,7 @@ class Shown(NamedTuple):
     overlay: Overlay
     source: str  # a data: address
     size: tuple[int, int]  # width, height in pixels
+    found: str = ""  # what the run's threshold makes of it; empty where that is not known
 
 
 @final
@@ -106,7 +107,7 @@ def overlays(folder: Path) -> list[Overlay]:
 
 
 def best_and_worst(shown: Mapping[tuple[str, str], Sequence[Chosen]], album: Album) -> Iterator[Shown]:
-    """Yield of each method its misses where its image AUROC is lowest, and a hit where it is highest."""
+    """Yield of each method its worst scores where its image AUROC is lowest, the best where it is highest."""
     by_column: dict[tuple[str, Column], list[Chosen]] = {}
     for (data, _), runs in shown.items():
         for one in runs:
@@ -122,7 +123,25 @@ def best_and_worst(shown: Mapping[tuple[str, str], Sequence[Chosen]], album: Alb
         for kind, one in wanted.items():
             first = next((found for found in overlays(one.run.path) if found.kind == kind), None)
             if first:
-                yield from album.row(data, one.run.category, [(column, first)])
+                word = verdict(kind, one.run.metrics)
+                pictures = album.row(data, one.run.category, [(column, first)])
+                yield from (picture._replace(found=word) for picture in pictures)
+
+
+def verdict(kind: str, metrics: Mapping[str, float]) -> str:
+    """Return what a run's threshold makes of its first picture of a kind: a miss, a false alarm, a hit.
+
+    The first one is of the lowest or highest score of all, so the shares of images above the threshold tell
+    on which side of it the score lies. Empty if it lies on the right side, and where there is no threshold.
+    """
+    recall, alarms = (metrics.get(f"image_{name}_at_threshold") for name in ("recall", "fpr"))
+    if kind == "highest-good":
+        return "false alarm" if alarms else ""
+    if recall is None:
+        return ""
+    if kind == "lowest-defective":
+        return "missed" if recall < 1 else ""
+    return "hit" if recall else "missed"
 
 
 def side_by_side(

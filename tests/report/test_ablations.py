@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from anomaly_lab.report.ablations import ablations
+from anomaly_lab.report.ablations import ablations, extent
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.figures import ablation_plots
 from anomaly_lab.report.found import found
@@ -132,3 +132,37 @@ def test_categories_without_a_common_seed_give_no_point(tmp_path):
             kept(tmp_path, f"prff/mvtec/{category}", seed, differs={KEY: n}, image_auroc=0.5)
     (one,), _ = drawn(tmp_path)
     assert [point[0] for point in one.lines[0].points] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"),
+    [
+        ([(1.0, 1.0), (1.0, 1.0)], 0.99, 1.01),
+        ([(0.0, 0.0), (0.0, 0.0)], -0.01, 0.01),
+        ([(0.5, 0.5), (0.5, 0.5)], 0.495, 0.505),
+        ([(0.5, 0.5), (0.5 + 1e-12, 0.5)], 0.495, 0.505),
+        ([(0.9995, 0.9995), (1.0, 1.0)], 0.99946, 1.00004),
+        ([(0.0, 0.0), (1.0, 1.0)], -0.02, 1.02),
+        ([(0.7, 1.0), (0.9, 1.0)], 0.6039, 1.02),  # from 0.85 - 0.2121, of 0.4243 in all
+        ([(300.0, 300.0), (300.0, 300.0)], 297, 303),
+        ([(1.0, 1.0), (3.0, 3.0)], 0.84, 3.16),
+        ([(-1.0, -1.0), (0.5, 0.5)], -1.12, 0.62),
+    ],
+)
+def test_the_axis_of_a_metric_between_0_and_1_ends_there_and_a_constant_has_a_small_one(
+    tmp_path, values, low, high
+):
+    for n, seeds in enumerate(values):
+        for seed, value in enumerate(seeds):
+            kept(tmp_path, "padim/own/a", seed, differs={"model.n": n}, config_hash=str(n), score=value)
+    (one,) = ablations(tables(found(tmp_path).runs, ["score"]), PAPERS)
+    assert extent(one) == pytest.approx((low, high), abs=1e-4)
+    plots = {}
+    ablation_plots(tables(found(tmp_path).runs, ["score"]), PAPERS, plots)
+    assert plots["ablation-0"]["range"] == list(extent(one))
+
+
+def test_the_papers_curve_lies_within_the_axis(tmp_path):
+    varied(tmp_path, ALL, value=0.5)
+    (one,), _ = drawn(tmp_path)
+    assert extent(one) == pytest.approx((0.5 - 0.08 * 0.491, 1.02), abs=1e-3)

@@ -193,6 +193,34 @@ def test_values_of_a_setting_are_text_and_an_unknown_deviation_is_none(fresh):
     assert [bool(path) for path in fresh.value(drawn)].count(True) == 1, fresh.value(drawn)
 
 
+@pytest.mark.parametrize("width", [500, 1280])
+def test_the_axis_of_a_setting_is_where_it_belongs_and_its_title_beside_its_numbers(fresh, width):
+    fresh.resize(width)
+    scrolled(fresh)
+    shown = "[...document.querySelectorAll('#ablations figure')]"
+    fresh.until(f"{shown}.every((node) => node.querySelector('svg.main-svg'))")
+    box = "getBoundingClientRect()"
+    ends = (
+        f"{shown}.map((node) => [node.querySelector('.ytitle').{box}.right,"
+        f" Math.min(...[...node.querySelectorAll('.ytick text')].map((text) => text.{box}.left))])"
+    )
+    found_there = fresh.value(ends)
+    assert len(found_there) > 3
+    assert all(title + 8 <= numbers for title, numbers in found_there), found_there  # pixels
+    ranges = fresh.value(f"{shown}.map((node) => node.querySelector('.plot').layout.yaxis.range)")
+    assert all(-0.02 <= low < high <= 1.02 for low, high in ranges), ranges
+
+
+def test_in_the_row_of_means_the_best_alone_is_bold(fresh):
+    """For whoever prints without colours."""
+    best = "node.querySelector('strong')"
+    weight = f"Number(getComputedStyle({best} ?? node).fontWeight)"
+    cells = "[...document.querySelectorAll('#tables tfoot td')]"
+    weights = fresh.value(f"{cells}.map((node) => [{best} !== null, {weight}])")
+    assert {best for best, _ in weights} == {True, False}
+    assert all(weight >= 600 if best else weight == 400 for best, weight in weights), weights
+
+
 def test_the_filter_of_the_data_set_hides_the_others_pictures(fresh):
     assert len(seen(fresh, "#pictures h3")) > 0
     choose(fresh, "data", "own")

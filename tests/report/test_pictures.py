@@ -3,12 +3,13 @@
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from anomaly_lab.report.chosen import chosen
 from anomaly_lab.report.figures import of_runs
 from anomaly_lab.report.found import found
-from anomaly_lab.report.overlays import Album, side_by_side
+from anomaly_lab.report.overlays import Album, side_by_side, verdict
 from tests.report.folders import kept
 
 
@@ -53,3 +54,46 @@ def test_best_and_worst_of_two_data_sets_stand_apart_and_follow_the_filter(tmp_p
     assert re.findall("<h3>(.*?)</h3>", parts["pictures"]) == ["mvtec: draem", "visa: draem"]
     assert re.findall('<div data-f-data="(.*?)"', parts["pictures"]) == ["mvtec", "visa"]
     assert 'alt="draem on visa, same, crack-000' in parts["pictures"]
+
+
+LOWEST, GOOD, HIGHEST = "lowest-defective", "highest-good", "highest-defective"
+
+
+@pytest.mark.parametrize(
+    ("recall", "alarms", "words"),
+    [
+        (1.0, 0.0, ("", "", "hit")),
+        (0.9, 0.1, ("missed", "false alarm", "hit")),
+        (0.0, 0.0, ("missed", "", "missed")),
+        (None, None, ("", "", "")),
+        (1.0, None, ("", "", "hit")),
+    ],
+)
+def test_what_a_threshold_makes_of_an_image_is_said_only_by_it(recall, alarms, words):
+    """The shares of images above it tell on which side the lowest and the highest score lie."""
+    found_there = {"image_recall_at_threshold": recall, "image_fpr_at_threshold": alarms}
+    metrics = {name: value for name, value in found_there.items() if value is not None}
+    assert tuple(verdict(kind, metrics) for kind in (LOWEST, GOOD, HIGHEST)) == words
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        ({}, ["", "", ""]),
+        ({"image_recall_at_threshold": 1.0, "image_fpr_at_threshold": 0.0}, ["", "", "hit: "]),
+        (
+            {"image_recall_at_threshold": 0.5, "image_fpr_at_threshold": 0.5},
+            ["missed: ", "false alarm: ", "hit: "],
+        ),
+    ],
+)
+def test_best_and_worst_are_called_what_the_picture_shows(tmp_path, metrics, words):
+    folder = kept(tmp_path, "padim/own/a", image_auroc=0.9, **metrics) / "maps"
+    folder.mkdir()
+    for number, kind in enumerate((LOWEST, GOOD, HIGHEST)):
+        Image.new("RGB", (8, 8)).save(folder / f"{number:02}-{kind}-x-1.png")
+    parts = {name: "".join(parts) for name, _, parts in of_runs(found(tmp_path).runs, {}, [])}
+    said = ("the defect of the lowest", "the good image of the highest", "the defect of the highest")
+    assert re.findall("<figcaption>(.*?)</figcaption>", parts["pictures"]) == [
+        f"{word}{what} score; a: x-1" for word, what in zip(words, said, strict=True)
+    ]

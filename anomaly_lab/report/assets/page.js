@@ -61,7 +61,7 @@
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 10, r: 10, t: 10, b: 10},
       font: {family: "system-ui, sans-serif", size: 12, color: css("--ink")}, hovermode: "closest",
-      xaxis: {...axis, title: {text: x}}, yaxis: {...axis, title: {text: y}},
+      xaxis: {...axis, title: {text: x}}, yaxis: {...axis, title: {text: y, standoff: 12}},
       legend: {orientation: "h", y: -0.25, yanchor: "top"}, showlegend: true, ...more,
     };
   }
@@ -88,6 +88,7 @@
       });
     }
     const shape = layout(escaped(plot.x), escaped(plot.y));
+    shape.yaxis.range = plot.range;
     if (!numbers) shape.xaxis.type = "category";
     draw(node, traces, shape);
   }
