@@ -39,7 +39,7 @@ def page(content: Content) -> str:
     plots: dict[str, Any] = {}
     sections = [
         ("overview", "Overview", flowing(overview(content.tables))),
-        ("tables", "Tables", flowing([tabled(table, content.papers) for table in content.tables])),
+        ("tables", "Tables", _tables(content)),
         ("compared", "Methods compared", compared(content.tables)),
         ("ablations", "What a setting does", ablation_plots(content.tables, content.papers, plots)),
         *of_runs(content.found.runs, plots, said),
@@ -145,6 +145,11 @@ def _filters(content: Content) -> Markup:
         if len(values) > 1
     ]
     return element("form", *fields, class_="filters", aria_label="show only") if fields else Markup("")
+
+
+def _tables(content: Content) -> list[Markup]:
+    lines = [element("p", line, class_="note") for line in remarks.without(content.metrics, content.tables)]
+    return [*flowing([tabled(table, content.papers) for table in content.tables]), *lines]
 
 
 def _doubts(content: Content) -> list[Markup]:

@@ -14,6 +14,7 @@ A recipe that ends in _small is a reduced one, and a paper's number beside it sa
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from anomaly_lab.errors import ConfigError, RunError
 from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.found import Found, found
 from anomaly_lab.report.page import Content, page
-from anomaly_lab.report.remarks import on_failures, on_origin, on_papers, on_runs
+from anomaly_lab.report.remarks import on_failures, on_origin, on_papers, on_runs, without
 from anomaly_lab.report.tables import ALL_SEVEN, SEVEN, tables
 from anomaly_lab.report.texts import as_csv, latex, markdown
 from anomaly_lab.runs.directory import RunDirectory
@@ -52,18 +53,25 @@ def work(asked: Composition) -> None:
     _check_metrics(want.metrics, all_found, printed)
     if not all_found.runs:
         raise RunError(f"{want.runs}: holds no run that can be read{_why(all_found)}; give runs=FOLDER")
-    if want.rescore:
-        all_found = _computed_anew(want, all_found)
-    papers = Papers(printed)
+    said = _computed_anew(want, all_found) if want.rescore else []
+    try:
+        # Before anything is printed, so that whoever reads only the beginning has the files.
+        text = _keep(want, found(want.runs) if want.rescore else all_found, Papers(printed))
+    except RunError:
+        with suppress(BrokenPipeError):  # the error is told all the same
+            print("\n".join(said), end="\n" if said else "")
+        raise
+    print("\n".join([*said, text]))
+    print(f"\nkept as report.md, report.csv, report.tex and report.html in {want.folder}")
+
+
+def _keep(want: Asked, all_found: Found, papers: Papers) -> str:
+    """Write the files; return what is printed. RunError: the folder cannot be made."""
     made = tables(all_found.runs, want.metrics)
     lines = [*on_papers(all_found, made, papers), *on_runs(all_found, made), *on_failures(all_found)]
-    shown = {table.metric for table in made}
-    lines += [
-        f"{name}: no run has it, so there is no table of it" for name in want.metrics if name not in shown
-    ]
+    lines += without(want.metrics, made)
     origin = ["", "### Where the numbers are from", "", *(f"- {line}" for line in on_origin(all_found))]
     text = "\n".join([*(markdown(t, papers) for t in made), *(f"- {line}" for line in lines), *origin])
-    print(text)
     kept = RunDirectory(want.folder)
     try:
         want.folder.mkdir(parents=True, exist_ok=True)
@@ -74,16 +82,15 @@ def work(asked: Composition) -> None:
     kept.write("report.tex", "\n".join(latex(table, papers) for table in made))
     name = one_line(want.runs.resolve().name)
     kept.write("report.html", page(Content(name, all_found, made, papers, want.metrics)))
-    print(f"\nkept as report.md, report.csv, report.tex and report.html in {want.folder}")
+    return text
 
 
-def _computed_anew(want: Asked, all_found: Found) -> Found:
-    """Compute old metrics anew and say of which runs; return the runs as they are then."""
+def _computed_anew(want: Asked, all_found: Found) -> list[str]:
+    """Compute old metrics anew; return a line for each run of which, or why not."""
     from anomaly_lab.report.rescoring import rescored  # noqa: PLC0415 - brings torch, which tables do without
 
     lines = list(rescored(all_found.runs, want.allow))
-    print("\n".join(lines or ["all metrics are of today's definitions: nothing is to be computed anew"]))
-    return found(want.runs)
+    return lines or ["all metrics are of today's definitions: nothing is to be computed anew"]
 
 
 def _asked(cfg: DictConfig) -> Asked:

@@ -145,6 +145,16 @@ def test_runs_that_differ_in_tag_and_settings_are_told_apart(tmp_path):
     assert re.findall(r'<td class="text">(.*?)</td>', table)[1::3][:2] == ["oracle-run", "run"]
 
 
+def test_runs_that_differ_in_one_key_are_told_apart_and_one_run_again_is_told_once(tmp_path):
+    facts = {"doubts": ["all alike"]}
+    for n, started in ((1, ""), (2, "2026-01-01"), (2, "2026-01-02")):
+        differs = {"model.n": n}
+        kept(tmp_path, "padim/own/a", differs=differs, started=started, manifest=facts, image_auroc=0.5)
+    names = [f"padim model.n={n} on own, a, seed 0" for n in (1, 2)]
+    (line,) = doubts(found(tmp_path))
+    assert sorted(line.removeprefix("all alike (").removesuffix(")").split("; ")) == names
+
+
 @pytest.mark.parametrize(
     ("tag", "metrics", "said"),
     [
@@ -183,6 +193,14 @@ def test_a_setting_has_its_last_word_where_no_other_ends_alike():
     assert ">model.a.width=1<" in alike
     assert ">tag=old<" in alike
     assert "reduced" not in alike
+
+
+def test_a_metric_that_no_run_has_is_named_where_its_table_would_stand(tmp_path):
+    kept(tmp_path, "padim/own/a", image_auroc=0.5)
+    section = re.search('<section id="tables".*?</section>', paged(tmp_path))[0]
+    assert '<p class="note">pixel_ap: no run has it, so there is no table of it</p>' in section
+    kept(tmp_path, "padim/own/b", pixel_ap=0.5)
+    assert "no run has it" not in paged(tmp_path)
 
 
 def test_what_is_left_out_is_said(read):

@@ -1,5 +1,6 @@
 """The verb report: what it prints, keeps and refuses."""
 
+import io
 import json
 import subprocess
 import sys
@@ -67,7 +68,60 @@ def test_a_metric_that_papers_print_or_runs_hold_can_be_asked_for(tmp_path, caps
     assert "| 01       | 0.900 (1) | 0.92 (-0.020) |" in said
     assert "Table IV (vt_adl_table4)" in said
     assert "### btad, image_recall_at_threshold" in said
-    assert "- image_tpr: no run has it, so there is no table of it\n" in said
+    line = "image_tpr: no run has it, so there is no table of it"
+    assert f"- {line}\n" in said
+    assert f'<p class="note">{line}</p>' in (tmp_path / ".report" / "report.html").read_text()
+
+
+class Closed(io.StringIO):
+    """A pipe of which nobody reads more."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("overrides", [(), ("+report.rescore=true",)])
+def test_all_files_are_kept_though_nobody_reads_what_is_printed(tmp_path, monkeypatch, overrides):
+    kept(tmp_path, "padim/own/a", image_auroc=0.9)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Closed())
+        with pytest.raises(BrokenPipeError):
+            reported(tmp_path, *overrides)
+    files = {file.name: file.read_text() for file in (tmp_path / ".report").iterdir()}
+    assert set(files) == {"report.md", "report.csv", "report.tex", "report.html"}
+    assert "| a        | 0.900 (1) |" in files["report.md"]
+    assert files["report.html"].endswith("</html>")
+
+
+def test_what_was_computed_anew_is_told_also_where_no_report_can_be_kept(tmp_path, capsys):
+    kept(tmp_path, "padim/own/a", image_auroc=0.9)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be made"):
+        reported(tmp_path, "+report.rescore=true", f"+report.folder='{tmp_path}/file/x'")
+    assert capsys.readouterr().out == (
+        "all metrics are of today's definitions: nothing is to be computed anew\n"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_also_where_nobody_reads(tmp_path, monkeypatch):
+    kept(tmp_path, "padim/own/a", image_auroc=0.9)
+    (tmp_path / "file").write_text("")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Closed())
+        with pytest.raises(RunError, match="cannot be made"):
+            reported(tmp_path, "+report.rescore=true", f"+report.folder='{tmp_path}/file/x'")
+
+
+@pytest.mark.long
+def test_a_closed_pipe_costs_no_file_and_no_exit_code(tmp_path):
+    kept(tmp_path, "padim/own/a", image_auroc=0.9)
+    command = [sys.executable, "-m", "anomaly_lab", "report", f"runs={tmp_path}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        error = process.stderr.read()
+        assert process.wait() == 0
+    assert error == ""
+    assert (tmp_path / ".report" / "report.html").is_file()
 
 
 @pytest.mark.parametrize(
