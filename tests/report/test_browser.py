@@ -241,6 +241,15 @@ def test_no_page_is_wider_than_its_window(fresh, width):
     assert fresh.value(f"{wide}.map((node) => node.outerHTML.slice(0, 80))") == []
 
 
+def test_a_name_in_the_table_of_areas_lies_on_no_number(fresh):
+    fresh.resize(390)
+    fresh.value("document.getElementById('curve-plots').scrollIntoView()")
+    fresh.until("document.querySelector('#curves-roc svg.main-svg')")
+    heads = "[...document.querySelectorAll('#legend tbody th')]"
+    over = fresh.value(f"{heads}.map((node) => node.scrollWidth - node.clientWidth)")
+    assert over == [0] * 10, over
+
+
 def test_it_prints_with_every_plot_and_without_what_one_cannot_press_on_paper(fresh):
     pdf = base64.b64decode(fresh.call("Page.printToPDF", printBackground=False)["data"])
     assert pdf.startswith(b"%PDF-")
