@@ -7,6 +7,7 @@ import pytest
 
 from anomaly_lab.errors import DataError
 from anomaly_lab.runs import lock
+from anomaly_lab.runs.provenance import COMMAND, command, provenance
 from anomaly_lab.sweeps import sweep as sweeps
 from tests.support import forking
 from tests.sweeps.sweeping import directories, rows, runs, sweep  # noqa: F401 - fixtures
@@ -83,3 +84,18 @@ def test_how_far_other_processes_are_is_said(sweep, runs, capfd, launcher, monke
     assert sweep(launcher, "seed=1,2,3") == 0
     assert "[2 of 3, about " in capfd.readouterr().out
     assert len(directories(tmp_path / "work")) == 3
+
+
+def test_the_processes_of_a_launcher_know_the_command_that_began_the_sweep(
+    sweep,  # noqa: F811
+    runs,  # noqa: F811
+    capfd,
+    launcher,
+    monkeypatch,
+):
+    runs.metrics = lambda cfg: {"image_auroc": float(os.environ.get(COMMAND) == command())}
+    assert sweep(launcher, "seed=1,2") == 0
+    assert rows(capfd.readouterr().out, 1) == [["2", "1.000", "±", "0.000"]]
+    assert COMMAND not in os.environ
+    monkeypatch.setenv(COMMAND, "python -m anomaly_lab -m seed=1,2")
+    assert provenance("cpu")["command"] == "python -m anomaly_lab -m seed=1,2"

@@ -1,6 +1,7 @@
 """Where a number comes from: code, versions, machine, command."""
 
 import importlib.metadata
+import os
 import platform
 import shlex
 import subprocess
@@ -21,8 +22,15 @@ PACKAGES = (
     "opencv-python-headless",
     "hydra-core",
 )
-
 CODE = ("anomaly_lab", "conf", "experiments/*.yaml")  # what else lies in a checkout changes no number
+
+# The command that began it all, for the processes that a launcher starts: their own says nothing.
+COMMAND = "ANOMALY_LAB_COMMAND"
+
+
+def command() -> str:
+    """Return the command line of this process."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def provenance(device: str) -> dict[str, object]:
@@ -32,7 +40,7 @@ def provenance(device: str) -> dict[str, object]:
     instructions = torch.backends.cpu.get_cpu_capability()
     processor = f"{platform.machine()} {instructions} x {torch.get_num_threads()} threads"
     return {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": os.environ.get(COMMAND) or command(),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": None if changes is None else bool(changes),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},

@@ -1,6 +1,7 @@
 """One sweep: what is to be done is said, done by a launcher, and told at the end as the runs have it."""
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from anomaly_lab.config.messages import BUSY
 from anomaly_lab.errors import RunError
 from anomaly_lab.runs.lock import one_sweep, works_beside
+from anomaly_lab.runs.provenance import COMMAND, command
 from anomaly_lab.runs.reading import one_line
 from anomaly_lab.sweeps.plan import SweepCell, check_categories
 from anomaly_lab.sweeps.states import Standing, State, state_of, states_of
@@ -138,6 +140,7 @@ def _one_by_one(launcher: BasicLauncher, todo: Sequence[SweepCell], before: Stat
 
 
 def _at_once(launcher: Launcher, todo: Sequence[SweepCell]) -> None:
+    os.environ[COMMAND] = command()  # by which the workers know it
     with _watched(todo):
         try:
             launcher.launch([cell.overrides for cell in todo], initial_job_idx=0)
@@ -145,6 +148,8 @@ def _at_once(launcher: Launcher, todo: Sequence[SweepCell]) -> None:
             said = f"the launcher ended: {type(error).__name__}: {one_line(error)}"
             print(f"anomaly_lab: error: {said}", file=sys.stderr)
             _wait_for_others(todo)
+        finally:
+            del os.environ[COMMAND]
 
 
 def _wait_for_others(todo: Sequence[SweepCell]) -> None:

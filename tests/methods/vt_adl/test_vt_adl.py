@@ -214,7 +214,7 @@ def test_any_multiple_of_the_patch_is_scored(size):
         ("model.capsule_dim=5", "model.capsule_dim: 5 does not divide model.encoder.dim=16"),
         ("model.routing_iterations=0", "at least 1 iteration"),
         ("model.learning_rate=0", "give a rate above 0"),
-        ("model.latent_noise=-0.1", "model.latent_noise: -0.1; give 0 or more"),
+        ("model.latent_noise=-0.1", "model.latent_noise: -0.1; give at least 0"),
         ("model.mixture.gaussians=0", "model.mixture.gaussians: 0; give at least 1"),
         ("model.mixture.variance_floor=0", "model.mixture.variance_floor: 0.*above 0"),
         ("model.decoder.side=3", "model.decoder.side: 3; 3 x 3 values do not divide model.encoder.dim=16"),
