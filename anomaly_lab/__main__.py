@@ -24,7 +24,7 @@ from anomaly_lab.config.building import VERSION_BASE
 from anomaly_lab.config.command_line import prepare
 from anomaly_lab.config.messages import BUSY, explained, near, report
 from anomaly_lab.errors import ConfigError, Terminated
-from anomaly_lab.ranks.outer import together
+from anomaly_lab.ranks.outer import launched
 from anomaly_lab.sweeps.sweepers import Ended, register
 from anomaly_lab.verbs import VERBS
 
@@ -51,6 +51,16 @@ def main() -> int:
     except BrokenPipeError:  # whoever reads the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
+
+
+def together(answer: Callable[[], int]) -> int:
+    """Return the exit code of ``answer``; a further rank does its share of what the first one does."""
+    place = launched()
+    if place is None:
+        return answer()
+    from anomaly_lab.ranks.following import follow, led  # noqa: PLC0415 - brings torch, which --help can do without
+
+    return follow(place) if place.rank else led(place, answer)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ LAZY = {
     ("__init__.py", "anomaly_lab.train"): "torch, where only --help is wanted",
     ("__init__.py", "anomaly_lab.loading"): "torch, as above",
     ("__main__.py", "anomaly_lab.train"): "torch, as above",
-    ("ranks/outer.py", "anomaly_lab.ranks.following"): "torch, as above",
+    ("__main__.py", "anomaly_lab.ranks.following"): "torch, as above",
     ("verbs/report.py", "anomaly_lab.report.rescoring"): "torch, where no metric is computed anew",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.plan"): "torch, as above",
     ("sweeps/sweepers.py", "anomaly_lab.sweeps.search"): "torch, as above",
@@ -65,6 +65,12 @@ def test_files_hold_an_idea_and_no_more_than_one_can_read():
     assert [name for name, length in lengths.items() if length > 250] == []
     tiny = {name for name, length in lengths.items() if length < 20 and not name.endswith("__init__.py")}
     assert tiny - SHORT == set()
+
+
+def test_each_file_of_tests_has_a_name_of_its_own():
+    """Two of one name, in folders that are no packages, end the whole suite at a fresh checkout."""
+    names = Counter(file.name for file in (CHECKOUT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_line_is_too_long_and_no_page_is_wider_than_a_screen():

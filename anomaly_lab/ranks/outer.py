@@ -7,7 +7,6 @@ others ask it for their share of one job after another, compose nothing and say 
 import os
 import re
 import sys
-from collections.abc import Callable
 from typing import NamedTuple
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -37,13 +36,3 @@ def launched() -> Launched | None:
         rank, size, local = (int(os.environ[name]) for name in SLURM)
         return Launched(rank, size, local, "srun") if size > 1 else None
     return None
-
-
-def together(answer: Callable[[], int]) -> int:
-    """Return the exit code of ``answer``; a further rank does its share of what the first one does."""
-    place = launched()
-    if place is None:
-        return answer()
-    from anomaly_lab.ranks.following import follow, led  # noqa: PLC0415 - brings torch, which --help can do without
-
-    return follow(place) if place.rank else led(place, answer)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from torch import distributed as dist
 
+from anomaly_lab.__main__ import together
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.ranks import following
 from anomaly_lab.ranks.following import first_host
-from anomaly_lab.ranks.outer import SLURM, TORCHRUN, Launched, launched, together
+from anomaly_lab.ranks.outer import SLURM, TORCHRUN, Launched, launched
 from tests.runs.small_runs import manifest
 from tests.support.commands import begun
 from tests.support.runs import composed, on_tree, ran
