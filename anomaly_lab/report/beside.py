@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, final
 
 from anomaly_lab.report.columns import Column
-from anomaly_lab.report.run import SMALL
+from anomaly_lab.report.run import SMALL, is_oracle
 from anomaly_lab.runs.papers import PaperTable
 
 OTHERS = {"by_a_user", "released_weights"}  # protocols of numbers that no paper's authors trained for
@@ -133,4 +133,4 @@ def _despite(column: Column, varied: Collection[str]) -> tuple[tuple[str, str], 
     """
     differs = {key: value for key, value in column.differs if key not in IDLE and key not in varied}
     how = {key: value for key, value in differs.items() if key in HOW or key.endswith(FOLDERS)}
-    return None if column.oracle or differs.keys() - how.keys() else tuple(sorted(how.items()))
+    return None if is_oracle(column.tag) or differs.keys() - how.keys() else tuple(sorted(how.items()))

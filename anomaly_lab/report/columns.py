@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from anomaly_lab.report.recipes import settings_of
-from anomaly_lab.report.run import ORACLE, SMALL, Run
+from anomaly_lab.report.run import Run, is_oracle
 from anomaly_lab.report.values import brief_values
 
 RECIPES = "recipe's"  # a value that no run tells
@@ -27,16 +27,6 @@ class Column(NamedTuple):
             return self.settings
         return tuple((key, text) for (key, _), text in zip(self.settings, self.texts, strict=True))
 
-    @property
-    def reduced(self) -> bool:
-        """Whether the recipe is a shortened one, which no paper had."""
-        return self.model.endswith(SMALL)
-
-    @property
-    def oracle(self) -> bool:
-        """Whether its settings were chosen on test labels."""
-        return self.tag.startswith(ORACLE)
-
 
 def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
     """Return the column of each run's path; the runs are of one data set.
@@ -56,7 +46,7 @@ def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
             settings = tuple((key, run.differs.get(key, recipes[key])) for key in varied)
             shown = tuple(texts[key][value] for key, value in settings)
             differs = tuple(sorted(run.differs.items()))
-            tag = run.tag if tags or run.oracle else ""
+            tag = run.tag if tags or is_oracle(run.tag) else ""
             columns[run.path] = Column(model, settings, tag, differs, shown)
     return columns
 

@@ -1,7 +1,7 @@
 """Names of columns and tables for people: short where they stand often, whole where they stand once."""
 
 from anomaly_lab.report.columns import RECIPES, Column
-from anomaly_lab.report.run import SMALL
+from anomaly_lab.report.run import is_reduced
 from anomaly_lab.report.tables import Table
 from anomaly_lab.report.values import brief_keys
 
@@ -16,7 +16,7 @@ def named(column: Column) -> str:
 
 def stamped(model: str) -> str:
     """Return a method's name, with a stamp on a reduced recipe, which no paper had."""
-    return f"{model} ({REDUCED})" if model.endswith(SMALL) else model
+    return f"{model} ({REDUCED})" if is_reduced(model) else model
 
 
 def brief(column: Column) -> str:
@@ -42,7 +42,7 @@ def headings(table: Table) -> list[str]:
                 *([] if alone else [column.model]),
                 *(f"{names[key]}={text}" for key, text in column.shown),
                 *([f"tag={column.tag}"] if column.tag else []),
-                *([f"({REDUCED})"] if column.reduced and not alone else []),
+                *([f"({REDUCED})"] if is_reduced(column.model) and not alone else []),
             ]
         )
         for column in table.columns

@@ -15,7 +15,7 @@ from anomaly_lab.report.figures import ablation_plots, of_runs
 from anomaly_lab.report.found import Found
 from anomaly_lab.report.markup import Markup, data, element, joined
 from anomaly_lab.report.records import records, table_of_runs
-from anomaly_lab.report.run import ORACLE
+from anomaly_lab.report.run import ORACLE, is_oracle
 from anomaly_lab.report.summary import flowing, overview, tabled
 from anomaly_lab.report.tables import Table, made_of
 
@@ -112,7 +112,7 @@ def _head(content: Content) -> Iterator[Markup]:
 
 def _chosen_on_tests(content: Content) -> str:
     """Return for what test images or their labels were used besides being measured on, if for anything."""
-    oracles = sum(run.oracle for run in content.found.runs)
+    oracles = sum(is_oracle(run.tag) for run in content.found.runs)
     names = [table.metric for table in content.tables if BEST in " ".join(made_of(table.metric))]
     used = [f"the settings of {oracles} runs, tagged {ORACLE}"] if oracles else []
     used += [f"the threshold in {' and '.join(dict.fromkeys(names))}"] if names else []

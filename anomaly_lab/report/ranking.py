@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from anomaly_lab.report.columns import Column
+from anomaly_lab.report.run import is_oracle
 from anomaly_lab.report.tables import Table
 
 LEVEL = 0.05
@@ -98,12 +99,12 @@ def ranked(table: Table) -> Ranked | None:
 
 def fair(table: Table) -> list[Column]:
     """Return the columns of which no setting was chosen on test labels."""
-    return [column for column in table.columns if not column.oracle]
+    return [column for column in table.columns if not is_oracle(column.tag)]
 
 
 def oracles(table: Table) -> list[Column]:
     """Return the others, whose numbers are no fair ones."""
-    return [column for column in table.columns if column.oracle]
+    return [column for column in table.columns if is_oracle(column.tag)]
 
 
 def _compared(table: Table) -> tuple[list[Column], list[str]]:

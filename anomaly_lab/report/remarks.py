@@ -7,6 +7,7 @@ from anomaly_lab.report.beside import Papers
 from anomaly_lab.report.columns import configurations, repeated, shared_settings
 from anomaly_lab.report.found import Found
 from anomaly_lab.report.names import named
+from anomaly_lab.report.run import is_oracle, is_reduced
 from anomaly_lab.report.tables import OTHER_DATA, OTHER_SETTINGS, PERHAPS, Table
 from anomaly_lab.report.texts import DOUBTFUL, OTHERWISE, OUTDATED, otherwise, outdated_in, printed_in
 from anomaly_lab.report.values import brief_values
@@ -34,7 +35,7 @@ def on_papers(all_found: Found, made: Sequence[Table], papers: Papers) -> Iterat
     drawn = sorted({run.model for run in all_found.runs if PROCEDURAL in run.source and run.status == "done"})
     if drawn and used:
         yield f"textures made by formula, where the papers have photographs: {', '.join(drawn)}"
-    small = sorted({run.model for run in all_found.runs if run.reduced})
+    small = sorted({run.model for run in all_found.runs if is_reduced(run.model)})
     if small and used:
         yield f"reduced recipes, which no paper had: {', '.join(small)}"
 
@@ -44,7 +45,7 @@ def on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
     yield from (f"{OUTDATED} {line}" for line in outdated_in(made))
     yield from mixed(made)
     yield from all_found.changed
-    if oracles := sorted({f"{run.model} on {run.data}" for run in all_found.runs if run.oracle}):
+    if oracles := sorted({f"{run.model} on {run.data}" for run in all_found.runs if is_oracle(run.tag)}):
         yield f"settings chosen on test labels, so that no printed number stands beside: {', '.join(oracles)}"
     for model, key, value in shared_settings(all_found.runs):
         shown = brief_values([value])[value]

@@ -124,16 +124,6 @@ class Run:
         """Its path for a message, on one line."""
         return plain_path(self.path)
 
-    @property
-    def reduced(self) -> bool:
-        """Whether the recipe is a shortened one, which no paper had."""
-        return self.model.endswith(SMALL)
-
-    @property
-    def oracle(self) -> bool:
-        """Whether its settings were chosen on test labels."""
-        return self.tag.startswith(ORACLE)
-
     def version(self, metric: str, made_of_it: str = "") -> int:
         """Return which definition of a metric its number is of, or that of another metric made of it."""
         return self.versions.get(made_of_it, self.versions.get(metric, FIRST))
@@ -147,6 +137,16 @@ def _versions(path: Path, manifest: dict[str, Any]) -> dict[str, int]:
             f"{plain_path(path / 'manifest.json')}: is damaged (metric_versions hold no numbers); {way_out}"
         )
     return found
+
+
+def is_reduced(model: str) -> bool:
+    """Say whether a recipe of this name is a shortened one, which no paper had."""
+    return model.endswith(SMALL)
+
+
+def is_oracle(tag: str) -> bool:
+    """Say whether the settings of runs with this tag were chosen on test labels."""
+    return tag.startswith(ORACLE)
 
 
 def plain_path(path: Path) -> str:

@@ -6,6 +6,7 @@ from anomaly_lab.report.beside import Papers, Printed
 from anomaly_lab.report.columns import RECIPES, Column
 from anomaly_lab.report.markup import Markup, element, joined
 from anomaly_lab.report.names import REDUCED
+from anomaly_lab.report.run import is_oracle, is_reduced
 from anomaly_lab.report.tables import Table, TableCell
 from anomaly_lab.report.texts import (
     MEAN,
@@ -105,7 +106,7 @@ def flowing(boxes: Sequence[Markup]) -> list[Markup]:
 def heading(column: Column) -> list[Markup]:
     """Return a column's name, a stamp on a reduced recipe, and each setting that is known."""
     parts = [element("span", column.model, class_="model")]
-    if column.reduced:
+    if is_reduced(column.model):
         title = "a shortened recipe, which no paper had"
         parts.append(element("span", REDUCED, class_="stamp", title=title))
     names = brief_keys(key for key, _ in column.settings)
@@ -145,7 +146,7 @@ def _bold(cells: Sequence[TableCell | None], columns: Sequence[Column]) -> list[
     None is of fewer than two, which are no comparison.
     """
     means = [
-        cell.mean if cell is not None and cell.whole and not column.oracle else None
+        cell.mean if cell is not None and cell.whole and not is_oracle(column.tag) else None
         for cell, column in zip(cells, columns, strict=True)
     ]
     known = [mean for mean in means if mean is not None]
