@@ -1,9 +1,8 @@
 """Features of a pretrained, frozen network: it computes, and nothing else."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Literal, final
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d
@@ -52,14 +51,11 @@ class FeatureExtractor(nn.Module):
         self.layers = tuple(layers)
         self.pool = pool
         self.making, self.order, facts = timm_networks.chosen(name, self.layers)
-        self.network = self._frozen(timm.create_model(name, **self.making))
+        self.network = timm_networks.random_frozen(name, self.layers)
         self.channels = [fact["num_chs"] * (3 if pool == "cascade" else 1) for fact in facts]
         self.strides = [fact["reduction"] for fact in facts]
         for key, values in timm_networks.statistics(self.network).items():
             self.register_buffer(key, values, persistent=False)
-
-    def _frozen(self, network: Any) -> Any:
-        return timm_networks.frozen(network, timm_networks.foldable(self.name, self.layers))
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ConfigError unless the network takes images of this size."""
@@ -92,7 +88,8 @@ class FeatureExtractor(nn.Module):
         """
         if self.weights != "random":
             found = sources.pretrained(self.name, self.weights, self.making)
-            self.network.load_state_dict(self._frozen(found).state_dict())
+            frozen = timm_networks.frozen(found, timm_networks.foldable(self.name, self.layers))
+            self.network.load_state_dict(frozen.state_dict())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return each layer's features, in the order asked for.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
@@ -90,6 +91,28 @@ def foldable(name: str, layers: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Return which convolutions and norms of the network down to these layers can be joined; see `pairs`."""
     with torch.device("meta"):
         return tuple(pairs(timm.create_model(name, **chosen(name, layers)[0]).eval()))
+
+
+LAST: dict[Any, tuple[Any, Tensor]] = {}  # the last network of random weights, and the generator after it
+SMALL = 2**24  # weights: what is larger is not kept, as its memory is worth more than its time
+
+
+def random_frozen(name: str, layers: tuple[str, ...]) -> Any:
+    """Return the network down to these layers, frozen, with weights that torch's generator draws.
+
+    The next cell of a sweep mostly finds the generator in the same state: it gets a copy, in a fifth of the
+    time, and leaves the generator as the drawing would have.
+    """
+    key = name, layers, torch.empty(0).device, torch.get_rng_state().numpy().tobytes()
+    if key in LAST:
+        network, after = LAST[key]
+        torch.set_rng_state(after)
+        return deepcopy(network)
+    network = frozen(timm.create_model(name, **chosen(name, layers)[0]), foldable(name, layers))
+    LAST.clear()
+    if sum(weight.numel() for weight in network.parameters()) <= SMALL:
+        LAST[key] = deepcopy(network), torch.get_rng_state()
+    return network
 
 
 def frozen(network: Any, joined: Sequence[tuple[str, str]]) -> Any:

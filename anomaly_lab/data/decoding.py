@@ -26,6 +26,7 @@ class Split(NamedTuple):
     placements: list[Placement]
     sizes: list[tuple[int, int]]  # (H, W) of the original images
     notes: list[str]  # what its files hold that may falsify numbers
+    greys: np.ndarray  # (N,) float64, `grey_of` each
 
 
 MOST = 0.5  # a defect covers less of the photograph, mostly: else black may be what marks it
@@ -103,6 +104,7 @@ def decode(
         images = _on_disk((*shape, 3))
     else:
         images = np.zeros((*shape, 3), np.uint8)
+    greys = np.zeros(len(records))
     masks = np.zeros(shape, bool)
     room = Room(memory_gb)
 
@@ -122,6 +124,7 @@ def decode(
         if moving is not None:
             image, mask = moving(image, mask, records[row].image)
         images[row] = resize_image(image, placement, geometry.size)
+        greys[row] = grey_of(images[row])
         if mask is not None:
             masks[row] = resize_mask(mask, placement, geometry.size)
         return Seen(placement, size, clipped, marked)
@@ -130,7 +133,8 @@ def decode(
         seen = list(pool.map(read, range(len(records))))
     placements = [one.placement for one in seen]
     sizes = [one.size for one in seen]
-    return Split(records, images, masks, placements, sizes, notes(records, seen, reading.white))
+    said = notes(records, seen, reading.white)
+    return Split(records, images, masks, placements, sizes, said, greys)
 
 
 def notes(records: Sequence[ImageRecord], seen: Sequence[Seen], white: int) -> list[str]:
@@ -148,6 +152,11 @@ def notes(records: Sequence[ImageRecord], seen: Sequence[Seen], white: int) -> l
         odd = (nothing + most)[0]
         said.append(f"{text}, {len(most)} more than half of the image, among them {odd}; `check` lists all")
     return said
+
+
+def grey_of(image: np.ndarray) -> float:
+    """Return the mean grey level of an (H, W, 3) uint8 image, from every fourth row and column."""
+    return float(image[::4, ::4].mean(dtype=np.float64))
 
 
 def _on_disk(shape: tuple[int, ...]) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.evaluation.doubts import Observed, Sameness, greys
+from anomaly_lab.evaluation.doubts import Observed, Sameness
 from anomaly_lab.evaluation.metrics.curves import Curves, ExactCurves
 from anomaly_lab.evaluation.metrics.histogram import HistogramCurves
 from anomaly_lab.evaluation.pixels import add_maps
@@ -73,8 +73,8 @@ class Collector(L.Callback):
         normal_rows = [row for row, record in enumerate(test.records) if not record.label]
         seen = Observed(
             self.sameness.compute() if method.localises else None,
-            greys(self.data.train.images),
-            greys(test.images)[normal_rows],
+            self.data.train.greys,
+            test.greys[normal_rows],
             tuple(method.doubts()),
         )
         return Scored(test.records, self.scores, held_out, self._precise(), self.maps, embedding, seen)

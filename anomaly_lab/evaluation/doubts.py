@@ -137,9 +137,3 @@ class Sameness:
         mean = self.sums / self.count
         total = self.squares.mean() / self.count - mean.mean() ** 2
         return float(mean.var() / total) if total > 0 else 1.0
-
-
-def greys(images: np.ndarray) -> np.ndarray:
-    """Return the mean grey level of each of (N, H, W, 3) uint8 images, from every fourth row and column."""
-    means: np.ndarray = images[:, ::4, ::4].mean(axis=(1, 2, 3), dtype=np.float64)
-    return means

@@ -103,7 +103,7 @@ def _draw_curves(
         label = f"threshold {metrics['threshold']:.4g}: ({point[0]:.3f}, {point[1]:.3f})"
         axes.plot(*point, "o", **look, zorder=4, clip_on=False, label=label)
     _draw_chance(axes, panel, curves)
-    axes.set_title(panel.title, fontsize=10, color=INK)
+    axes.set_title(panel.title, y=1, fontsize=10, color=INK)  # a given place is not searched for
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
     axes.set_xlabel(panel.labels[0], fontsize=9.5)
     axes.set_ylabel(panel.labels[1], fontsize=9.5)

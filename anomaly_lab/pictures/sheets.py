@@ -28,7 +28,7 @@ def png(picture: np.ndarray) -> bytes:
     By OpenCV's own strategy it is made more slowly and is thrice as large.
     """
     how = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_DEFAULT]
-    return cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]), how)[1].tobytes()
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), how)[1].tobytes()
 
 
 def uint8(image: torch.Tensor) -> np.ndarray:
@@ -39,9 +39,8 @@ def uint8(image: torch.Tensor) -> np.ndarray:
 def colour(anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return the map as (H, W, 3) uint8 RGB, dark at ``low``, bright at ``high``."""
     level = np.clip((anomaly_map - low) / max(high - low, 1e-12), 0, 1)
-    return np.ascontiguousarray(
-        cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    )
+    coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return cv2.cvtColor(coloured, cv2.COLOR_BGR2RGB)
 
 
 def heated(image: np.ndarray, anomaly_map: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -9,12 +9,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from anomaly_lab.data.decoding import MOST
+from anomaly_lab.data.decoding import MOST, grey_of
 from anomaly_lab.data.geometry import Geometry, resize_image, resize_mask
 from anomaly_lab.data.images import WHITES, Reading, read_clipped, read_mask
 from anomaly_lab.data.listing import images
 from anomaly_lab.errors import DataError
-from anomaly_lab.evaluation.doubts import Observed, greys, of_pictures, of_threshold
+from anomaly_lab.evaluation.doubts import Observed, of_pictures, of_threshold
 from anomaly_lab.types import ImageRecord
 
 # the spreads: largest by smallest
@@ -62,7 +62,7 @@ def look(role: str, record: ImageRecord, geometry: Geometry | None, reading: Rea
         digest = hashlib.blake2b(repr(size).encode() + image.tobytes()).digest()
         grey = None
         if geometry is not None:
-            grey = float(greys(resize_image(image, geometry.place(size), geometry.size)[None])[0])
+            grey = grey_of(resize_image(image, geometry.place(size), geometry.size))
         seen = Look(role, record, [], size, kind_of(record.image), digest, grey=grey)
         return seen._replace(fate=fate_of(record, size, geometry), clipped=clipped)
     except DataError as error:

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from anomaly_lab.backbones.timm_networks import sketched
+from anomaly_lab.backbones.timm_networks import LAST, random_frozen, sketched
 from anomaly_lab.backbones.trained import TrainedBackbone
 from anomaly_lab.backbones.weights import BUNDLED, bundled
 from anomaly_lab.errors import ConfigError
@@ -59,3 +59,32 @@ def test_networks_of_every_kind_with_channels_first_are_taken(name):
         maps = ours.eval()(torch.empty(1, 3, 224, 224))
     assert [level.shape[1] for level in maps] == ours.channels
     assert [224 // level.shape[2] for level in maps] == ours.strides
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [(BUNDLED, "blocks.2"), ("resnet18", "layer2"), ("convnext_atto", "stages.1"), ("vgg11", "features.4")],
+)
+def test_the_copy_that_a_further_cell_gets_is_the_network_that_drawing_gives_and_its_own(name, layer):
+    def drawn():
+        torch.manual_seed(5)
+        network = random_frozen(name, (layer,))
+        return network, network(IMAGE)[-1], torch.get_rng_state()
+
+    first, level, after = drawn()
+    with torch.no_grad():
+        next(first.parameters()).zero_()
+    assert len(LAST) == 1
+    copied, same, after_copy = drawn()
+    assert torch.equal(same, level) and torch.equal(after_copy, after)
+    assert not any(weight.requires_grad for weight in copied.parameters()) and not copied.training
+    torch.manual_seed(6)
+    assert not torch.equal(random_frozen(name, (layer,))(IMAGE)[-1], level)
+
+
+def test_a_network_of_another_device_is_none_of_the_kept_ones():
+    torch.manual_seed(5)
+    random_frozen("resnet18", ("layer1",))
+    torch.manual_seed(5)
+    with torch.device("meta"):
+        assert next(random_frozen("resnet18", ("layer1",)).parameters()).is_meta

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from anomaly_lab.data.decoding import grey_of
 from anomaly_lab.evaluation.doubts import (
     Observed,
     Sameness,
-    greys,
     of_files,
     of_pictures,
     of_scores,
@@ -82,7 +82,7 @@ def test_another_light_is_seen(offset, said):
 
 def test_greys_are_the_means_of_images_and_what_a_method_says_is_passed_on():
     images = np.stack([np.full((8, 12, 3), value, np.uint8) for value in (0, 7, 255)])
-    assert greys(images).tolist() == [0, 7, 255]
+    assert [grey_of(image) for image in images] == [0, 7, 255]
     assert list(of_pictures(Observed(of_method=("a", "b")))) == ["a", "b"]
 
 
