@@ -38,11 +38,16 @@ class Picture(NamedTuple):
 
 
 class TrainBatch(NamedTuple):
-    """A training batch; it carries no label to peek at."""
+    """A training batch. Its label is for supervised methods; all others are handed normal images alone.
+
+    Of a labelled training anomaly ``image`` and ``clean`` are the same photograph, and ``mask`` is its ground
+    truth, all False where it has none.
+    """
 
     image: Tensor  # (B, 3, H, W) float32 in [0, 1]; anomalous where mask is True
     clean: Tensor  # (B, 3, H, W) float32 in [0, 1]; the same image before synthesis
     mask: Tensor  # (B, H, W) bool; no pixel changes outside it
+    label: Tensor  # (B,) bool, True = a photograph of a defect; pseudo anomalies do not count
 
 
 class EvalBatch(NamedTuple):
@@ -71,3 +76,4 @@ class Training(NamedTuple):
     # the training images as they are, (B, 3, H, W) float32 in [0, 1], from the first to the last
     normals: Iterable[Tensor]
     ranks: int = 1  # processes that share each batch
+    anomalies: int = 0  # labelled photographs of defects, for supervised methods

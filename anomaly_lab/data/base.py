@@ -1,38 +1,45 @@
 """The contract of a data set: it lists records; splitting, decoding and batching are the same for all."""
 
 import math
-import os
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader
 
-from anomaly_lab.data import decoding, listing, splits
+from anomaly_lab.data import decoding
 from anomaly_lab.data.augment.base import Augmentation
-from anomaly_lab.data.batches import AddressedSampler, EvalDataset, Normals, TrainDataset, loading, shared
+from anomaly_lab.data.batches import (
+    AddressedSampler,
+    EvalDataset,
+    Normals,
+    TrainDataset,
+    check_loading,
+    loading,
+    shared,
+)
 from anomaly_lab.data.decoding import Split
 from anomaly_lab.data.geometry import Geometry, sides_of
 from anomaly_lab.data.images import WHITES, Reading, read_image, white_of
-from anomaly_lab.data.left_out import LeftOut, left_out, watched
+from anomaly_lab.data.listed import Listed
 from anomaly_lab.data.part_box import part_box
 from anomaly_lab.data.registration import decode_registered
-from anomaly_lab.errors import ConfigError, DataError
+from anomaly_lab.errors import ConfigError
 from anomaly_lab.ranks import here
 from anomaly_lab.synthesis.base import Synthesizer
-from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, EvalBatch, ImageRecord, TrainBatch, in_unit_range
+from anomaly_lab.types import SAME_RUN, EvalBatch, TrainBatch, in_unit_range
 
 FEW_NORMALS = 16  # training images that centre the histograms where nothing is held out
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class AnomalyDataModule(L.LightningDataModule, ABC):
-    """A category of a data set, from files to batches.
+class AnomalyDataModule(Listed, L.LightningDataModule, ABC):
+    """A category of a data set, from files to batches; what is said of its files stands in `Listed`.
 
     Attributes:
         image_size: side, or [height, width], in pixels of what the network sees before ``center_crop``.
@@ -40,10 +47,6 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
             training images.
         register: turns and shifts every image onto the first training image, for rigid parts that lie
             differently.
-        masks: ``required`` makes an anomalous test image without a mask an error; ``auto`` drops the pixel
-            metrics.
-        holdout: share of the training normals kept for a threshold, unless the data set has a validation
-            folder.
         sampling: ``shuffle`` draws each row once an epoch, ``replacement`` at random (draem.md, note 6).
         white: the value that is white in files of integers beyond 8 bits, one for all images; ``auto`` is the
             smallest of `WHITES` that holds every value of the training images.
@@ -53,15 +56,11 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     """
 
     real_labels: ClassVar[bool] = True  # false: the test set's defects are synthesised
-    root: Annotated[str, SAME_RUN]
-    category: str
     image_size: int | Sequence[int]
     center_crop: int | None
     crop: Literal["auto"] | Sequence[float] | None
     fit: Literal["stretch", "pad"]
     register: bool = field()  # field: else ABCMeta.register would be its default
-    masks: Annotated[Literal["auto", "required"], EVALUATION_ONLY]
-    holdout: float
     augment: Augmentation | None
     synthesis: Synthesizer
     sampling: Literal["shuffle", "replacement"]
@@ -70,64 +69,19 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     white: Literal["auto"] | int
     max_megapixels: Annotated[float, SAME_RUN]
     memory_gb: Annotated[float, SAME_RUN]
-    seed: int
 
     def __post_init__(self) -> None:
-        super().__init__()
-        if not 0 <= self.holdout < 1:
-            raise ConfigError(f"data.holdout: {self.holdout} is not a share; give a number in [0, 1)")
-        if self.batch_size < 1 or self.workers < 0:
-            given = f"data.batch_size={self.batch_size}, data.workers={self.workers}"
-            raise ConfigError(f"{given}: give at least 1 and 0")
+        L.LightningDataModule.__init__(self)
+        super().__post_init__()
         if self.white != "auto" and not 1 <= self.white <= WHITES[-1]:
             raise ConfigError(f"data.white: {self.white}; give auto or a value from 1 to {WHITES[-1]}")
-        if not self.category or "/" in self.category or self.category[0] == ".":
-            name = Path(os.path.normpath(self.category)).name.lstrip(".") or "NAME"
-            way_out = f"give data.category={name}, and the folder that holds it as data.root"
-            raise ConfigError(f"data.category: {self.category!r} is no plain name of a folder; {way_out}")
+        if self.train_anomalies and self.augment is not None:
+            raise ConfigError("data.augment: goes with data.train_anomalies=0 alone; give null")
+        check_loading(self.batch_size, self.workers)
         sides_of(self.image_size)
-        self.left_out = LeftOut("", [])  # known once `roles` are
         self.sources: Sequence[Path] = ()  # of training images that a data set writes from others
         self.crop_box: Sequence[float] | None = None
         self.reference: np.ndarray | None = None  # (h, w, 3) uint8; others are registered to it
-
-    @classmethod
-    def categories(cls, root: str) -> list[str]:
-        """Return the categories on the disk. DataError: there is none."""
-        return listing.categories(root, get_args(get_type_hints(cls)["category"]))
-
-    @abstractmethod
-    def records(self, split: Literal["train", "validation", "test"]) -> list[ImageRecord]:
-        """List the files of a split in a fixed order; ``validation`` holds normals only and may be empty."""
-
-    @cached_property
-    def roles(self) -> dict[str, list[ImageRecord]]:
-        """The records as they are used: ``train``, ``normal`` (kept for the threshold) and ``test``."""
-        with watched() as folders:
-            try:
-                train, normal, test = (self.records(split) for split in ("train", "validation", "test"))
-            finally:  # an image that is left out may be why the others do not fit
-                self.left_out = left_out(folders)
-        if not normal and self.holdout:
-            train, normal = splits.held_out(train, self.holdout, self.seed)
-        if not train or not test:
-            kind = "test" if train else "training"
-            taken = (
-                f", as data.holdout={self.holdout:g} keeps all {len(normal)}" if normal and not train else ""
-            )
-            besides = f"; left out: {self.left_out.text}" if self.left_out.text else ""
-            raise DataError(f"{self.root}: category {self.category} has no {kind} images{taken}{besides}")
-        return {"train": train, "normal": normal, "test": test}
-
-    @cached_property
-    def files(self) -> list[str]:
-        """The role, label, name and content's hash of every file, a line each."""
-        return splits.file_lines(self.roles)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash over the contents and the role of every file, 16 hex digits."""
-        return splits.fingerprint(self.files)
 
     @cached_property
     def reading(self) -> Reading:
@@ -146,7 +100,7 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         said = f"data.white: {self.reading.white} is white in files of more than 8 bits"
         found = [f"{said}{', found on the training images' if self.white == 'auto' else ''}"]
         return (found if self.reading.white != WHITES[-1] else []) + [
-            note for split in (self.train, self.normal, self.test) for note in split.notes
+            note for split in (self.train, self.normal, self.test, self.anomalies) for note in split.notes
         ]
 
     @cached_property
@@ -156,7 +110,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         Raises:
             ConfigError: the ratio of pseudo images is positive, but gives none.
         """
-        size = len(self.roles["train"]) * (1 + (self.augment.copies if self.augment else 0))
+        normals = len(self.roles["train"]) * (1 + (self.augment.copies if self.augment else 0))
+        size = normals + len(self.roles["anomalies"])
         return AddressedSampler(size, self.seed, self.sampling, self.synthesis.ratio)
 
     @property
@@ -168,19 +123,6 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
     def normals(self) -> Normals:
         """The training images as they are, batch by batch; decoded by `setup`."""
         return Normals(lambda: self.train.images, self.batch_size)
-
-    def unmasked(self) -> int:
-        """Count the anomalous test images without ground truth.
-
-        Raises:
-            DataError: masks are required and one is missing.
-        """
-        missing = splits.without_mask(self.roles["test"])
-        if missing and self.masks == "required":
-            raise DataError(
-                f"{missing[0]}: has no mask ({len(missing)} such images); add it or set data.masks=auto"
-            )
-        return len(missing)
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest says of the data, as plain types; after `setup`."""
@@ -212,7 +154,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
         key = (self.fingerprint, self.geometry(), self.register, self.reading, self.memory_gb)
         self.reference, decoded = decoding.once(key, self._decoded)
         pairs = zip(decoded, self.roles.values(), strict=True)
-        self.train, self.normal, self.test = (split._replace(records=records) for split, records in pairs)
+        found = (split._replace(records=records) for split, records in pairs)
+        self.train, self.normal, self.test, self.anomalies = found
         self.synthesis.setup(list(self.train.images))
 
     def _decoded(self) -> tuple[np.ndarray | None, list[Split]]:
@@ -225,7 +168,8 @@ class AnomalyDataModule(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader[TrainBatch]:
         """Return the training batches of one epoch; order and content depend on (seed, epoch) alone."""
-        dataset = TrainDataset(self.train.images, self.augment, self.synthesis, self.seed)
+        how = (self.augment, self.synthesis, self.seed)
+        dataset = TrainDataset(self.train.images, *how, self.anomalies.images, self.anomalies.masks)
         return DataLoader(dataset, **shared(self.order, self.batch_size), **loading(self.workers))
 
     def step(self, batch: int) -> here.Step:

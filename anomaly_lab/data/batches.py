@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal, NamedTuple, final
 
@@ -120,6 +120,12 @@ def shared(order: AddressedSampler, batch_size: int) -> dict[str, Any]:
     return {"batch_size": batch_size, "sampler": order}
 
 
+def check_loading(batch_size: int, workers: int) -> None:
+    """Raise ConfigError unless a loader can work so."""
+    if batch_size < 1 or workers < 0:
+        raise ConfigError(f"data.batch_size={batch_size}, data.workers={workers}: give at least 1 and 0")
+
+
 def loading(workers: int) -> dict[str, Any]:
     """Return what tells a loader how to work, but not on what."""
     # Without a generator of its own a loader draws from torch's: each epoch, but once if workers persist.
@@ -131,23 +137,42 @@ def loading(workers: int) -> dict[str, Any]:
 
 @final
 class TrainDataset(Dataset[TrainBatch]):
-    """Augments, then synthesises; in the worker. Tensors stay uint8 until they are on the device."""
+    """Augments, then synthesises; in the worker. Tensors stay uint8 until they are on the device.
+
+    Rows beyond the normal images are labelled anomalies, which stay as they are.
+    """
 
     def __init__(
-        self, images: np.ndarray, augment: Augmentation | None, synthesis: Synthesizer, seed: int
+        self,
+        images: np.ndarray,
+        augment: Augmentation | None,
+        synthesis: Synthesizer,
+        seed: int,
+        anomalies: Sequence[np.ndarray] = (),
+        masks: Sequence[np.ndarray] = (),
     ) -> None:
         self.images = images
+        self.anomalies = anomalies
+        self.masks = masks
         self.augment = augment
         self.synthesis = synthesis
         self.seed = seed
 
     def __getitem__(self, draw: Draw) -> TrainBatch:
         rng = np.random.default_rng((CONTENT, self.seed, draw.epoch, draw.position))
-        copy, row = divmod(draw.row, len(self.images))
+        copy, row = divmod(draw.row, len(self.images) + len(self.anomalies))
+        if (defect := row - len(self.images)) >= 0:
+            return self._labelled(defect)
         untouched = self.augment is None or (self.augment.copies > 0 and copy == 0)
         clean = self.images[row] if self.augment is None or untouched else self.augment(self.images[row], rng)
         image, mask = self.synthesis(clean, rng) if draw.pseudo else (clean, np.zeros(clean.shape[:2], bool))
-        return TrainBatch(as_tensor(image), as_tensor(clean), torch.from_numpy(mask))
+        return TrainBatch(
+            as_tensor(image), as_tensor(clean), torch.from_numpy(mask), torch.tensor(data=False)
+        )
+
+    def _labelled(self, row: int) -> TrainBatch:
+        image = as_tensor(self.anomalies[row])
+        return TrainBatch(image, image, torch.from_numpy(self.masks[row]), torch.tensor(data=True))
 
 
 @final

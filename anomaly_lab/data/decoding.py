@@ -80,6 +80,7 @@ class Seen(NamedTuple):
     size: tuple[int, int]  # (H, W) of the photograph
     clipped: bool  # it has brighter values than white
     marked: float | None  # share of the photograph that its mask marks; None without a mask
+    grey: float  # of what the network sees, `grey_of` it
 
 
 def decode(
@@ -104,7 +105,6 @@ def decode(
         images = _on_disk((*shape, 3))
     else:
         images = np.zeros((*shape, 3), np.uint8)
-    greys = np.zeros(len(records))
     masks = np.zeros(shape, bool)
     room = Room(memory_gb)
 
@@ -124,15 +124,15 @@ def decode(
         if moving is not None:
             image, mask = moving(image, mask, records[row].image)
         images[row] = resize_image(image, placement, geometry.size)
-        greys[row] = grey_of(images[row])
         if mask is not None:
             masks[row] = resize_mask(mask, placement, geometry.size)
-        return Seen(placement, size, clipped, marked)
+        return Seen(placement, size, clipped, marked, grey_of(images[row]))
 
     with ThreadPoolExecutor() as pool:
         seen = list(pool.map(read, range(len(records))))
     placements = [one.placement for one in seen]
     sizes = [one.size for one in seen]
+    greys = np.array([one.grey for one in seen])
     said = notes(records, seen, reading.white)
     return Split(records, images, masks, placements, sizes, said, greys)
 

@@ -4,7 +4,7 @@ import os
 import unicodedata
 from pathlib import Path
 
-from anomaly_lab.errors import DataError
+from anomaly_lab.errors import ConfigError, DataError
 
 # Control signs, halves of a sign (bytes that are no UTF-8), ends of a line and of a paragraph.
 UNPRINTED = {"Cc", "Cs", "Zl", "Zp"}
@@ -28,6 +28,14 @@ def check_plain(path: Path) -> None:
         raise DataError(
             f"{printable(path)}: a name has control signs or is no UTF-8; rename the file or folder"
         )
+
+
+def check_category(category: str) -> None:
+    """Raise ConfigError unless a category is the plain name of a folder."""
+    if not category or "/" in category or category[0] == ".":
+        name = Path(os.path.normpath(category)).name.lstrip(".") or "NAME"
+        way_out = f"give data.category={name}, and the folder that holds it as data.root"
+        raise ConfigError(f"data.category: {category!r} is no plain name of a folder; {way_out}")
 
 
 def shortened(text: str, most: int) -> str:

@@ -30,6 +30,7 @@ class AnomalyMethod(L.LightningModule, ABC):
         localises: whether the map means anything; if not, no pixel metric is computed.
         printed: metrics that the paper prints under another name: that name to ours.
         pseudo: whether it learns from pseudo anomalies; if not, from normal images alone.
+        supervised: whether it learns from labelled defects, too; only such a method may read a batch's label.
         stride: the sides of an image must be multiples of this, and two of it at least if it is above 1.
         seen: what was gathered of the running epoch and lies in no weight or buffer; while there is any, no
             state is saved before the epoch ends.
@@ -41,6 +42,7 @@ class AnomalyMethod(L.LightningModule, ABC):
     localises: ClassVar[bool] = True
     printed: ClassVar[dict[str, str]] = {}
     pseudo: ClassVar[bool] = False
+    supervised: ClassVar[bool] = False
     stride: int = 1
     seen: Sequence[Tensor] = ()
     partial: bool = False
@@ -57,6 +59,12 @@ class AnomalyMethod(L.LightningModule, ABC):
     @final
     def tell(self, training: Training) -> None:
         """Say, before a fit, what the training will be. ConfigError: this method cannot be trained so."""
+        name = type(self).__name__
+        if training.anomalies and not self.supervised:
+            raise ConfigError(f"data.train_anomalies: {name} learns from normal images alone; give 0")
+        if self.supervised and not training.anomalies:
+            way_out = "give how many defective images of the test set it may learn from"
+            raise ConfigError(f"data.train_anomalies: {name} is supervised; {way_out}")
         self.check_training(training)
         self.plan = training
 

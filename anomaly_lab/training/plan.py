@@ -35,6 +35,7 @@ def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
         pseudo=data.synthesis.source != "none" and data.synthesis.ratio != 0,
         normals=data.normals,
         ranks=ranks,
+        anomalies=len(data.roles["anomalies"]),
     )
 
 

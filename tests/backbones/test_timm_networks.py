@@ -76,8 +76,10 @@ def test_the_copy_that_a_further_cell_gets_is_the_network_that_drawing_gives_and
         next(first.parameters()).zero_()
     assert len(LAST) == 1
     copied, same, after_copy = drawn()
-    assert torch.equal(same, level) and torch.equal(after_copy, after)
-    assert not any(weight.requires_grad for weight in copied.parameters()) and not copied.training
+    assert torch.equal(same, level)
+    assert torch.equal(after_copy, after)
+    assert not any(weight.requires_grad for weight in copied.parameters())
+    assert not copied.training
     torch.manual_seed(6)
     assert not torch.equal(random_frozen(name, (layer,))(IMAGE)[-1], level)
 

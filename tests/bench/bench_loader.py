@@ -99,7 +99,7 @@ def stages(data: AnomalyDataModule, epochs: int) -> dict[str, float]:
             tensors = timed(
                 "to tensors", lambda *arrays: [as_tensor(array) for array in arrays], image, clean
             )
-            rows.append(TrainBatch(*tensors, torch.from_numpy(mask)))
+            rows.append(TrainBatch(*tensors, torch.from_numpy(mask), torch.tensor(data=False)))
             if len(rows) == data.batch_size:
                 timed("collate", default_collate, rows)
                 rows = []

@@ -226,7 +226,7 @@ def test_holdout(tmp_path):
 
 def test_a_validation_folder_comes_before_the_holdout(tmp_path):
     roles = mvtec(mvtec_tree(tmp_path, train=6, validation=2), holdout=0.5).roles
-    assert [len(records) for records in roles.values()] == [6, 2, 6]
+    assert [len(records) for records in roles.values()] == [6, 2, 6, 0]
     assert {record.image.parent.parent.name for record in roles["normal"]} == {"validation"}
 
 

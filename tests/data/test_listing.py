@@ -112,7 +112,7 @@ def test_listed_test_images_and_no_defects_yet(tmp_path):
     root = folder_tree(tmp_path, good=4)
     write_png(root / "later/000.png", normal_image(SIZE, 99))
     roles = parts(root, normal_test=["later"], abnormal=[], mask_folder=None, test_share=0.0).roles
-    assert [len(records) for records in roles.values()] == [4, 0, 1]
+    assert [len(records) for records in roles.values()] == [4, 0, 1, 0]
     with pytest.raises(ConfigError, match=r"data\.test_share: 0\.0 leaves no good images for testing"):
         listed(parts(root, test_share=0.0))
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from anomaly_lab.layers.patch_autoencoder import PatchAutoencoder
 from anomaly_lab.methods.ae_l2 import AutoencoderL2
-from anomaly_lab.types import TrainBatch
 from tests.support.features import noise
+from tests.support.train_batches import unlabelled
 
 SIZE = 32
 TEST = noise(1, 4, SIZE, SIZE)
@@ -37,7 +37,7 @@ def test_the_autoencoder_learns_what_is_normal():
     optimizer = method.configure_optimizers()
     for _ in range(60):
         images = stripes(8)
-        loss = method.training_step(TrainBatch(images, images, torch.zeros(8, SIZE, SIZE).bool()), 0)
+        loss = method.training_step(unlabelled(images), 0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -16,9 +16,9 @@ from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.knn import KNearest
 from anomaly_lab.layers.patch_autoencoder import PatchAutoencoder
 from anomaly_lab.methods.cpcae_knn import CpcaeKnn
-from anomaly_lab.types import TrainBatch
 from tests.support.features import NOTHING, extractor, noise
 from tests.support.runs import composed, on_tree, ran
+from tests.support.train_batches import unlabelled
 from tests.support.training import told
 from tests.support.trees import mvtec_tree
 
@@ -97,7 +97,7 @@ def test_a_fold_never_learns_from_its_images_and_gives_their_residuals():
     for fold in range(3):
         own = TRAIN[folds == fold]
         method.zero_grad()
-        method.training_step(TrainBatch(own, own, torch.zeros(len(own), SIZE, SIZE).bool()), 0).backward()
+        method.training_step(unlabelled(own), 0).backward()
         learns = [any(p.grad is not None for p in one.parameters()) for one in method.left_out]
         assert learns == [other != fold for other in range(3)]
         assert method.autoencoder.to_latent.weight.grad is not None

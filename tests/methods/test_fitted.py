@@ -18,9 +18,9 @@ from anomaly_lab.methods.nearest import Nearest
 from anomaly_lab.methods.padim import Padim
 from anomaly_lab.methods.patchcore import PatchCore
 from anomaly_lab.methods.variation import Variation
-from anomaly_lab.types import TrainBatch
 from tests.support.features import NOTHING, noise
 from tests.support.fitting import SIZE, TEST, backbone, fitted
+from tests.support.train_batches import unlabelled
 from tests.support.training import PLAN, told
 
 
@@ -94,7 +94,7 @@ def test_where_moments_are_enough_memory_does_not_grow_with_the_images(make, gro
     for count in (3, 9):  # 12 images, then four times as many
         for index in range(count):
             images = noise(index, 4, SIZE, SIZE)
-            method.training_step(TrainBatch(images, images, torch.zeros(4, SIZE, SIZE, dtype=torch.bool)), 0)
+            method.training_step(unlabelled(images), 0)
         held.append(bytes_of_tensors())
     assert (held[1] > held[0]) == grows
 

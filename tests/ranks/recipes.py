@@ -17,6 +17,7 @@ from anomaly_lab.ranks.norms import NormsOfAll
 from anomaly_lab.ranks.seats import Seat, seated
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
+from tests.support.train_batches import inverted
 from tests.support.training import told
 
 RECIPES = {
@@ -39,7 +40,7 @@ def batch_of(count: int) -> TrainBatch:
     mask = torch.zeros(count, SIDE, SIDE, dtype=torch.bool)
     mask[:, 20:60, 30:80] = True
     clean = clean.double()
-    return TrainBatch(torch.where(mask[:, None], 1 - clean, clean), clean, mask)
+    return inverted(clean, mask)
 
 
 def made(name: str) -> AnomalyMethod:

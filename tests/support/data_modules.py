@@ -22,6 +22,7 @@ COMMON: dict[str, Any] = {
     "register": False,
     "masks": "auto",
     "holdout": 0.0,
+    "train_anomalies": 0,
     "augment": None,
     "synthesis": NoSynthesis(),
     "sampling": "shuffle",

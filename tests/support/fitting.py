@@ -12,8 +12,8 @@ from torch.nn.functional import interpolate
 
 from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.methods.fitted import SinglePassMethod
-from anomaly_lab.types import TrainBatch
 from tests.support.features import extractor, noise
+from tests.support.train_batches import unlabelled
 
 SIZE = 64
 TRAIN = noise(0, 12, SIZE, SIZE)
@@ -30,8 +30,7 @@ def backbone(pool: str = "none", layers: Sequence[str] = ("blocks.1", "blocks.2"
 def fitted(method: Method, *batches: Tensor) -> Method:
     """Return the method, fitted on these batches; if there are none, on two of unlike length."""
     for batch in batches or (TRAIN[:8], TRAIN[8:]):
-        mask = torch.zeros(len(batch), SIZE, SIZE, dtype=torch.bool)
-        method.training_step(TrainBatch(batch, batch, mask), 0)
+        method.training_step(unlabelled(batch), 0)
     method.on_train_epoch_end()
     return method.eval()
 

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from anomaly_lab.config.building import instantiate
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
+from tests.support.train_batches import inverted
 from tests.support.training import told
 
 
@@ -17,7 +18,7 @@ def drawn(count: int, side: int, device: torch.device) -> TrainBatch:
     """Return a batch of noise whose masked pixels are inverted."""
     clean = torch.rand(count, 3, side, side, device=device)
     mask = torch.rand(count, side, side, device=device) > 0.9
-    return TrainBatch(torch.where(mask[:, None], 1 - clean, clean), clean, mask)
+    return inverted(clean, mask)
 
 
 def step_of(

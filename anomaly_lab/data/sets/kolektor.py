@@ -31,7 +31,7 @@ class Kolektor(AnomalyDataModule):
       52 defective. Every part has a defect, so its good surfaces stand on one side and all defective ones are
       for testing.
     * ROOT/KolektorSDD2/{train, test}/10301.png, 10301_GT.png: 2085 and 894 good, 246 and 110 defective. Its
-      defective training images are left out: our training is on good images alone.
+      defective training images are for ``train_anomalies`` alone.
 
     Attributes:
         test_share: of KolektorSDD's parts give their good surfaces to the test, drawn by a hash of the
@@ -47,8 +47,7 @@ class Kolektor(AnomalyDataModule):
             return []
         top = folder(self.root, self.category)
         if self.category == "KolektorSDD2":
-            # The published archive has a stray copy of an image and of its mask, as "10301 (copy).png".
-            listed = _labelled([f for f in images(folder(top, split)) if "(copy)" not in f.name], "_GT.png")
+            listed = _second(folder(top, split))
             test = {"test"}
         else:
             files = [file for part in folders(top) for file in images(part)]
@@ -56,9 +55,22 @@ class Kolektor(AnomalyDataModule):
             test = drawn({file.parent.name for file in files}, self.test_share)
         good = [r for r in listed if not r.label and (r.image.parent.name in test) == (split == "test")]
         bad = [r for r in listed if r.label]
-        if split == "train" and self.category == "KolektorSDD2":
+        if split == "train" and self.category == "KolektorSDD2" and not self.train_anomalies:
             log.info("%s: %d defective training images are left out", top / split, len(bad))
         return good + bad if split == "test" else good
+
+    def published_anomalies(self) -> list[ImageRecord]:
+        """List KolektorSDD2's defective training images; KolektorSDD's folds are not used."""
+        if self.category == "KolektorSDD":
+            return []
+        return [
+            record for record in _second(folder(folder(self.root, self.category), "train")) if record.label
+        ]
+
+
+def _second(place: Path) -> list[ImageRecord]:
+    """List a folder of KolektorSDD2; its archive has a stray copy of an image and mask, 10301 (copy).png."""
+    return _labelled([file for file in images(place) if "(copy)" not in file.name], "_GT.png")
 
 
 def _labelled(files: list[Path], ending: str) -> list[ImageRecord]:

@@ -52,7 +52,7 @@ def test_every_file_stands_where_it_belongs_and_can_be_read(name, tmp_path):
     module, tree = TREES[name]
     data = module(tree(tmp_path), masks="required")
     ready(data)
-    train, normal, test = data.roles.values()
+    train, normal, test, _ = data.roles.values()
     assert (len(train), len(normal), *(sum(r.label == b for r in test) for b in (False, True))) == COUNTS[
         name
     ]

@@ -6,6 +6,7 @@ from anomaly_lab.config.building import instantiate
 from anomaly_lab.methods.mlff.method import Mlff
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
+from tests.support.train_batches import inverted
 from tests.support.training import told
 
 NARROW = (
@@ -32,4 +33,4 @@ def batch(pseudo: str = "some", size: int = 64, count: int = 2, seed: int = 1) -
     clean = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
     mask = torch.zeros(count, size, size, dtype=torch.bool)
     mask[{"some": slice(1), "no": slice(0), "all": slice(None)}[pseudo], 10:30, 20:40] = True
-    return TrainBatch(torch.where(mask[:, None], 1 - clean, clean), clean, mask)
+    return inverted(clean, mask)

@@ -18,6 +18,7 @@ from anomaly_lab.training.settings import TrainerSettings
 from anomaly_lab.types import TrainBatch
 from tests.methods.mlff.narrow import NARROW, TINY, batch, built
 from tests.support.runs import CONF, composed, on_tree, ran
+from tests.support.train_batches import unlabelled
 from tests.support.training import told, weights
 from tests.support.trees import defective_image, mvtec_tree, normal_image
 
@@ -32,7 +33,7 @@ def pseudo_batch(*address: int) -> TrainBatch:
     mask[2:] = False
     image = np.where(mask[..., None], np.stack([image for image, _ in made]), clean)
     image, clean = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 for pixels in (image, clean))
-    return TrainBatch(image, clean, torch.from_numpy(mask))
+    return unlabelled(image, clean, torch.from_numpy(mask))
 
 
 def test_it_learns_to_find_pseudo_anomalies_in_new_images():
@@ -71,9 +72,8 @@ def settings(**changes) -> TrainerSettings:
 )
 def test_a_training_without_pseudo_anomalies_is_said(source, ratio, said, caplog):
     synthesis = SimpleNamespace(source=source, ratio=ratio)
-    data = SimpleNamespace(
-        batches_per_epoch=3, sampling="shuffle", augment=None, synthesis=synthesis, normals=[]
-    )
+    given = {"sampling": "shuffle", "augment": None, "normals": [], "roles": {"anomalies": []}}
+    data = SimpleNamespace(batches_per_epoch=3, synthesis=synthesis, **given)
     method = built(*TINY)
     method.tell(planned(settings(max_epochs=9, max_steps=-1), data))
     assert method.plan.epochs == 9

@@ -6,6 +6,7 @@ from anomaly_lab.config.building import instantiate
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
+from tests.support.train_batches import inverted
 from tests.support.training import told
 
 OFF = ("model.fusion=false", "model.discriminator=unet", "model.progressive.iterations=1")
@@ -34,4 +35,4 @@ def batch(size: int = 64, count: int = 2) -> TrainBatch:
     clean = torch.rand(count, 3, size, size, generator=generator)
     mask = torch.zeros(count, size, size, dtype=torch.bool)
     mask[:, 10:30, 20:40] = True
-    return TrainBatch(torch.where(mask[:, None], 1 - clean, clean), clean, mask)
+    return inverted(clean, mask)

@@ -9,6 +9,7 @@ from anomaly_lab.config.building import instantiate
 from anomaly_lab.methods.vt_adl.method import VtAdl
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
+from tests.support.train_batches import unlabelled
 
 TINY = (
     *("data.image_size=48", "model.encoder.patch_size=12", "model.encoder.dim=16", "model.encoder.depth=1"),
@@ -39,7 +40,7 @@ def images(seed: int, count: int = 3) -> torch.Tensor:
 
 def batch(image: torch.Tensor) -> TrainBatch:
     """Return a training batch of these normal images."""
-    return TrainBatch(image, image, torch.zeros(len(image), 48, 48).bool())
+    return unlabelled(image)
 
 
 def step(method: VtAdl, optimizer: torch.optim.Optimizer, image: torch.Tensor) -> None:
