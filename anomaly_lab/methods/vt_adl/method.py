@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.layers.capsules import Capsules, SquashedLinear
 from anomaly_lab.layers.losses import ssim
 from anomaly_lab.layers.maps import enlarged
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.methods.vt_adl.capsules import Capsules, SquashedLinear
 from anomaly_lab.methods.vt_adl.mixture_density import MixtureDensity
 from anomaly_lab.methods.vt_adl.patch_transformer import PatchTransformer
 from anomaly_lab.methods.vt_adl.vector_decoder import VectorDecoder

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from anomaly_lab.methods.vt_adl.capsules import Capsules, SquashedLinear, squash
+from anomaly_lab.layers.capsules import Capsules, SquashedLinear, squash
 
 
 def test_the_papers_size_has_the_papers_weights():
