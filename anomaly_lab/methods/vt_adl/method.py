@@ -14,10 +14,10 @@ from anomaly_lab.errors import ConfigError
 from anomaly_lab.layers.capsules import Capsules, SquashedLinear
 from anomaly_lab.layers.losses import ssim
 from anomaly_lab.layers.maps import enlarged
+from anomaly_lab.layers.vector_decoder import VectorDecoder
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.vt_adl.mixture_density import MixtureDensity
 from anomaly_lab.methods.vt_adl.patch_transformer import PatchTransformer
-from anomaly_lab.methods.vt_adl.vector_decoder import VectorDecoder
 from anomaly_lab.ranks import here
 from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch, Training
 

@@ -217,7 +217,7 @@ def test_any_multiple_of_the_patch_is_scored(size):
         ("model.latent_noise=-0.1", "model.latent_noise: -0.1; give at least 0"),
         ("model.mixture.gaussians=0", "model.mixture.gaussians: 0; give at least 1"),
         ("model.mixture.variance_floor=0", "model.mixture.variance_floor: 0.*above 0"),
-        ("model.decoder.side=3", "model.decoder.side: 3; 3 x 3 values do not divide model.encoder.dim=16"),
+        ("model.decoder.side=3", "model.decoder.side: 3; 3 x 3 values do not divide the 16 of the vector"),
         ("model.decoder.layers=[[3,1,1,4]]", "model.decoder.layers: \\[3, 1, 1, 4\\] makes a side of -6"),
         ("model.decoder.layers=[[4,4,2,1]]", "must have 3 channels"),
     ],

@@ -1,6 +1,6 @@
-"""VT-ADL's decoder: transposed convolutions from one vector to an image.
+"""Transposed convolutions from a vector to a picture: VT-ADL's, PIADE's, the pyramidal autoencoder's.
 
-Mishra et al., ISIE 2021, released code.
+Mishra et al., ISIE 2021, and Mishra, Piciarelli, Foresti, Int. J. Neural Systems 2020, released codes.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class VectorDecoder(nn.Module):
     def __init__(self, dim: int, side: int, layers: Sequence[tuple[int, int, int, int]]) -> None:
         super().__init__()
         if side < 1 or dim % side**2:
-            shown = f"{side}; {side} x {side} values do not divide model.encoder.dim={dim}"
+            shown = f"{side}; {side} x {side} values do not divide the {dim} of the vector"
             raise ConfigError(f"model.decoder.side: {shown}; change one of them")
         self.channels = dim // side**2
         self.side = side

@@ -2,7 +2,7 @@
 
 import torch
 
-from anomaly_lab.methods.vt_adl.vector_decoder import VectorDecoder
+from anomaly_lab.layers.vector_decoder import VectorDecoder
 
 RELEASED = [[16, 3, 2, 1], [32, 9, 3, 1], [32, 7, 5, 1], [16, 9, 2, 0], [8, 6, 1, 0], [3, 11, 1, 0]]
 
