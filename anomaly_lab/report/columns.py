@@ -19,6 +19,7 @@ class Column(NamedTuple):
     tag: str  # empty where it is that of all runs, and no oracle's
     differs: tuple[tuple[str, str], ...] = ()  # all that the recipe has otherwise
     texts: tuple[str, ...] = ()  # what is shown of the values of the settings; empty: all of them
+    supervised: bool = False  # its runs learned from labelled defects
 
     @property
     def shown(self) -> tuple[tuple[str, str], ...]:
@@ -47,8 +48,14 @@ def configurations(runs: Sequence[Run]) -> dict[Path, Column]:
             shown = tuple(texts[key][value] for key, value in settings)
             differs = tuple(sorted(run.differs.items()))
             tag = run.tag if tags or is_oracle(run.tag) else ""
-            columns[run.path] = Column(model, settings, tag, differs, shown)
+            columns[run.path] = Column(model, settings, tag, differs, shown, run.anomalies > 0)
     return columns
+
+
+def comparable(columns: Sequence[Column]) -> list[Column]:
+    """Return those that are fair beside each other: no oracle, and none that saw labels beside others."""
+    fair = [column for column in columns if not is_oracle(column.tag)]
+    return [column for column in fair if not column.supervised] or fair
 
 
 def shared_settings(runs: Sequence[Run]) -> list[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ from anomaly_lab.report.tables import Table
 from anomaly_lab.report.values import brief_keys
 
 REDUCED = "reduced"
+SUPERVISED = "supervised"
 
 
 def named(column: Column) -> str:
@@ -14,9 +15,10 @@ def named(column: Column) -> str:
     return " ".join([column.model, *settings, *([f"tag={column.tag}"] if column.tag else [])])
 
 
-def stamped(model: str) -> str:
-    """Return a method's name, with a stamp on a reduced recipe, which no paper had."""
-    return f"{model} ({REDUCED})" if is_reduced(model) else model
+def stamps(column: Column) -> list[str]:
+    """Return the words that stand wherever its numbers do: ``reduced``, ``supervised``, both or none."""
+    reduced = [REDUCED] if is_reduced(column.model) else []
+    return [*reduced, *([SUPERVISED] if column.supervised else [])]
 
 
 def brief(column: Column) -> str:
@@ -42,7 +44,7 @@ def headings(table: Table) -> list[str]:
                 *([] if alone else [column.model]),
                 *(f"{names[key]}={text}" for key, text in column.shown),
                 *([f"tag={column.tag}"] if column.tag else []),
-                *([f"({REDUCED})"] if is_reduced(column.model) and not alone else []),
+                *([] if alone else [f"({stamp})" for stamp in stamps(column)]),
             ]
         )
         for column in table.columns
@@ -53,7 +55,8 @@ def told(table: Table) -> str:
     """Return what `headings` leave out, told once: the method if there is one alone, and the full keys."""
     method = only_method(table)
     keys = [f"{name} is {key}" for key, name in sorted(_key_names(table).items()) if name != key]
-    return "; ".join([*([stamped(method)] if method else []), *keys])
+    known = [f"({stamp})" for stamp in stamps(table.columns[0])]
+    return "; ".join([*([" ".join([method, *known])] if method else []), *keys])
 
 
 def title(table: Table) -> str:

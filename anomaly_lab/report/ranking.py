@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from anomaly_lab.report.columns import Column
+from anomaly_lab.report.columns import Column, comparable
 from anomaly_lab.report.run import is_oracle
 from anomaly_lab.report.tables import Table
 
@@ -98,12 +98,12 @@ def ranked(table: Table) -> Ranked | None:
 
 
 def fair(table: Table) -> list[Column]:
-    """Return the columns of which no setting was chosen on test labels."""
-    return [column for column in table.columns if not is_oracle(column.tag)]
+    """Return the columns whose numbers are fair beside each other."""
+    return comparable(table.columns)
 
 
 def oracles(table: Table) -> list[Column]:
-    """Return the others, whose numbers are no fair ones."""
+    """Return the columns whose settings were chosen on test labels."""
     return [column for column in table.columns if is_oracle(column.tag)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.report.markup import Markup, element
-from anomaly_lab.report.names import REDUCED
+from anomaly_lab.report.names import REDUCED, SUPERVISED
 from anomaly_lab.report.run import LONGEST, Run, is_reduced
 from anomaly_lab.report.summary import NOTHING, boxed
 from anomaly_lab.report.tables import value_of
@@ -38,7 +38,9 @@ def table_of_runs(runs: Sequence[Run], metrics: Sequence[str], name: str) -> Mar
 
 def _line(run: Run, columns: Sequence[str], shown: Mapping[str, Mapping[str, str]]) -> Markup:
     name = element("a", f"{run.model} · {run.data}", href=f"#{anchor(run)}")
-    stamps = [element("span", REDUCED, class_="stamp")] if is_reduced(run.model) else []
+    reduced = [REDUCED] if is_reduced(run.model) else []
+    words = [*reduced, *([f"{SUPERVISED}, {run.anomalies} defects"] if run.anomalies else [])]
+    stamps = [element("span", word, class_="stamp") for word in words]
     differs = ", ".join(f"{key}={shown[key][value]}" for key, value in run.differs.items())
     said = [differs, *([element("span", run.error, class_="undone")] if run.error else [])]
     values = [value_of(run.metrics, metric) for metric in columns]

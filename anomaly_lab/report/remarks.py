@@ -47,6 +47,9 @@ def on_runs(all_found: Found, made: Sequence[Table]) -> Iterator[str]:
     yield from all_found.changed
     if oracles := sorted({f"{run.model} on {run.data}" for run in all_found.runs if is_oracle(run.tag)}):
         yield f"settings chosen on test labels, so that no printed number stands beside: {', '.join(oracles)}"
+    if taught := sorted({run.model for run in all_found.runs if run.anomalies}):
+        why = "learned from labelled defects, which left the test sets; ranked with each other alone"
+        yield f"supervised, {why}: {', '.join(taught)}"
     for model, key, value in shared_settings(all_found.runs):
         shown = brief_values([value])[value]
         yield f"{model}: {key}={shown} in all its runs, which its recipe has not"

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, Self, final
 
 from anomaly_lab.errors import RunError
 from anomaly_lab.evaluation.definitions import FIRST
-from anomaly_lab.runs.directory import RunDirectory, is_number
+from anomaly_lab.runs.directory import RunDirectory, is_number, labelled_anomalies
 from anomaly_lab.runs.reading import one_line
 
 Status = Literal["done", "failed", "unfinished"]
@@ -58,6 +58,7 @@ class Run:
         source: where its pseudo anomalies come from, in words.
         metrics: empty unless it is done.
         versions: of the metrics' definitions, by name; what is absent is of the first.
+        anomalies: labelled defects that it learned from; above 0 it is a supervised method's.
         started: ISO 8601, empty if unknown.
         error: why it failed, if it did.
         origin: what it was made by.
@@ -76,6 +77,7 @@ class Run:
     data_content: str
     data_fingerprint: str
     source: str
+    anomalies: int
     metrics: dict[str, float]
     versions: dict[str, int]
     doubts: Sequence[str]
@@ -111,6 +113,7 @@ class Run:
             data_content=one_line(manifest.get("data_content") or ""),
             data_fingerprint=one_line(manifest.get("data_fingerprint") or ""),
             source=one_line(manifest.get("synthesis_source") or ""),
+            anomalies=labelled_anomalies(manifest),
             metrics=directory.metrics() if status == "done" else {},
             versions=_versions(path, manifest),
             doubts=directory.doubts() if status == "done" else (),

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from anomaly_lab.report.beside import Papers, Printed
-from anomaly_lab.report.columns import RECIPES, Column
+from anomaly_lab.report.columns import RECIPES, Column, comparable
 from anomaly_lab.report.markup import Markup, element, joined
-from anomaly_lab.report.names import REDUCED
-from anomaly_lab.report.run import is_oracle, is_reduced
+from anomaly_lab.report.names import REDUCED, SUPERVISED, stamps
 from anomaly_lab.report.tables import Table, TableCell
 from anomaly_lab.report.texts import (
     MEAN,
@@ -23,6 +22,10 @@ from anomaly_lab.report.texts import (
 from anomaly_lab.report.values import brief_keys
 
 PARTLY = "A mean stands only where every category has the same seeds, all done."
+TITLES = {
+    REDUCED: "a shortened recipe, which no paper had",
+    SUPERVISED: "learned from labelled defects, which left its test set",
+}
 NOTHING = -1  # by which a cell without a number is sorted, below all metrics
 
 
@@ -106,9 +109,7 @@ def flowing(boxes: Sequence[Markup]) -> list[Markup]:
 def heading(column: Column) -> list[Markup]:
     """Return a column's name, a stamp on a reduced recipe, and each setting that is known."""
     parts = [element("span", column.model, class_="model")]
-    if is_reduced(column.model):
-        title = "a shortened recipe, which no paper had"
-        parts.append(element("span", REDUCED, class_="stamp", title=title))
+    parts += [element("span", stamp, class_="stamp", title=TITLES[stamp]) for stamp in stamps(column)]
     names = brief_keys(key for key, _ in column.settings)
     for (key, value), (_, text) in zip(column.settings, column.shown, strict=True):
         if value != RECIPES:
@@ -141,12 +142,13 @@ def _over_all(table: Table, column: Column) -> TableCell | None:
 
 
 def _bold(cells: Sequence[TableCell | None], columns: Sequence[Column]) -> list[bool]:
-    """Say of each cell whether its mean is the highest of what is all done and no oracle's.
+    """Say of each cell whether its mean is the highest of what is all done and comparable.
 
     None is of fewer than two, which are no comparison.
     """
+    fair = comparable(columns)
     means = [
-        cell.mean if cell is not None and cell.whole and not is_oracle(column.tag) else None
+        cell.mean if cell is not None and cell.whole and column in fair else None
         for cell, column in zip(cells, columns, strict=True)
     ]
     known = [mean for mean in means if mean is not None]

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
 from anomaly_lab.report.beside import Papers, Printed
 from anomaly_lab.report.columns import Column
-from anomaly_lab.report.names import REDUCED, headings, title, told
-from anomaly_lab.report.run import is_reduced
+from anomaly_lab.report.names import headings, stamps, title, told
 from anomaly_lab.report.tables import POISONED, Table, TableCell, made_of
 from anomaly_lab.runs.directory import plain
 
@@ -190,7 +189,7 @@ def _line(table: Table, name: str, column: Column, cell: TableCell, printed: Pri
     alone = made_of(table.metric) == (table.metric,)
     definition = " ".join(str(v) if alone else f"{one}={v}" for one, v in sorted(cell.versions))
     numbers = [cell.mean, cell.sd, len(cell.by_seed), cell.unfinished, cell.failed, state(cell), definition]
-    numbers += [REDUCED if is_reduced(column.model) else "", cell.doubts]
+    numbers += [" ".join(stamps(column)), cell.doubts]
     if printed is None:
         return [*place, *numbers, *[None] * 5]
     difference = None if cell.mean is None else cell.mean - printed.value

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeGuard, final
@@ -153,6 +153,13 @@ def plain(value: Any) -> Any:
     # A spreadsheet may skip blanks and what is not printed, and knows a wide form of the four signs.
     risky = first == " " or not first.isprintable() or first in tuple("=+-@\uff1d\uff0b\uff0d\uff20'")
     return f"'{value}" if risky else value
+
+
+def labelled_anomalies(manifest: Mapping[str, Any]) -> int:
+    """Return how many labelled defects a run learned from: more than none are a supervised method's."""
+    counts = manifest.get("counts")
+    found = counts.get("anomalies") if isinstance(counts, dict) else None
+    return found if type(found) is int else 0
 
 
 def is_number(value: Any) -> TypeGuard[float]:

@@ -16,6 +16,7 @@ from hydra.plugins.launcher import Launcher
 
 from anomaly_lab.config.messages import BUSY
 from anomaly_lab.errors import RunError
+from anomaly_lab.runs.directory import labelled_anomalies
 from anomaly_lab.runs.lock import one_sweep, works_beside
 from anomaly_lab.runs.provenance import COMMAND, command
 from anomaly_lab.runs.reading import one_line
@@ -204,13 +205,15 @@ def show_table(cells: Sequence[SweepCell], states: States) -> None:
         given = dict(word.partition("=")[::2] for word in cell.overrides)
         metrics = None
         doubts = 0
+        anomalies = 0
         if states[cell.directory.path].standing in {Standing.DONE, Standing.UNSEEN}:
             try:
                 metrics = cell.directory.metrics()
                 doubts = len(cell.directory.doubts())
+                anomalies = labelled_anomalies(cell.directory.manifest())
             except RunError as error:
                 log.warning("%s", error)
-        outcomes.append(Outcome(given, cell.seed, metrics, doubts))
+        outcomes.append(Outcome(given, cell.seed, metrics, doubts, anomalies))
     rows = {tuple(outcome.given.items()) for outcome in outcomes}
     if len(rows) > 1 and any(outcome.metrics for outcome in outcomes):
         with suppress(BrokenPipeError):  # the exit code is still to come

@@ -11,6 +11,7 @@ SHOWN = (
 )
 SEED = "seed"
 CATEGORY = "data.category"
+SUPERVISED = "supervised"  # the column of how many labelled defects a row's runs learned from
 DOUBTS = "look at"  # the column of how many doubts the runs' logs name
 MISSING = "-"
 
@@ -21,12 +22,14 @@ class Outcome(NamedTuple):
     Attributes:
         metrics: None if it is not done.
         doubts: how many its log names.
+        anomalies: labelled defects that it learned from.
     """
 
     given: Mapping[str, str]
     seed: int
     metrics: Mapping[str, float] | None
     doubts: int = 0
+    anomalies: int = 0
 
 
 class Row(NamedTuple):
@@ -35,6 +38,7 @@ class Row(NamedTuple):
     labels: Sequence[str]
     cells: Mapping[str, TableCell]
     doubts: int
+    anomalies: int = 0
 
 
 def closing_table(outcomes: Sequence[Outcome]) -> str:
@@ -49,12 +53,15 @@ def closing_table(outcomes: Sequence[Outcome]) -> str:
     names = [name for name in SHOWN if any(row.cells[name].by_seed for row in rows)]
     several = len({outcome.seed for outcome in outcomes}) > 1
     doubted = any(row.doubts for row in rows)
-    texts = [[*keys, *(["n"] if several else []), *names, *([DOUBTS] if doubted else [])]]
+    taught = any(row.anomalies for row in rows)
+    tail = [*([SUPERVISED] if taught else []), *([DOUBTS] if doubted else [])]
+    texts = [[*keys, *(["n"] if several else []), *names, *tail]]
     for row in rows:
         seeds = str(max(len(row.cells[name].by_seed) for name in names)) if names else "0"
         numbers = [_text(row.cells[name]) for name in names]
-        doubts = [str(row.doubts or "")] if doubted else []
-        texts.append([*row.labels, *([seeds] if several else []), *numbers, *doubts])
+        words = [str(row.anomalies or "")] if taught else []
+        words += [str(row.doubts or "")] if doubted else []
+        texts.append([*row.labels, *([seeds] if several else []), *numbers, *words])
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = (
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
@@ -85,7 +92,8 @@ def _rows(outcomes: Sequence[Outcome], keys: Sequence[str]) -> list[Row]:
             name: TableCell({seed: value for seed, value in found.items() if value is not None}, left)
             for name, found in values.items()
         }
-        rows.append(Row(labels, cells, sum(outcome.doubts for outcome in by_seed.values())))
+        doubts = sum(outcome.doubts for outcome in by_seed.values())
+        rows.append(Row(labels, cells, doubts, max(outcome.anomalies for outcome in by_seed.values())))
     return rows
 
 
@@ -103,7 +111,8 @@ def _means(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
         found = {name: mean_over([row.cells[name] for row in group], len(categories)) for name in SHOWN}
         if any(found.values()):
             labels = [*others[:place], f"mean of {len(categories)}", *others[place:]]
-            means.append(Row(labels, {name: cell or TableCell({}) for name, cell in found.items()}, 0))
+            cells = {name: cell or TableCell({}) for name, cell in found.items()}
+            means.append(Row(labels, cells, 0, max(row.anomalies for row in group)))
     return means
 
 
