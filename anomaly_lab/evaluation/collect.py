@@ -1,6 +1,9 @@
 """Streams the test predictions into what evaluation and pictures are made of."""
 
 import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, final
 
 import lightning as L
@@ -34,6 +37,7 @@ class Scored(NamedTuple):
     maps: np.ndarray | None  # (N, H, W) float32, if they were asked for
     embedding: np.ndarray | None  # (N, D) float32, if asked for and the method embeds an image
     seen: Observed = Observed()
+    latents: Mapping[str, np.ndarray] = MappingProxyType({})  # the method's further (N, D) float32 vectors
 
     @property
     def labels(self) -> np.ndarray:
@@ -77,7 +81,10 @@ class Collector(L.Callback):
             test.greys[normal_rows],
             tuple(method.doubts()),
         )
-        return Scored(test.records, self.scores, held_out, self._precise(), self.maps, embedding, seen)
+        latents = {name: np.concatenate(found) for name, found in self.latents.items()}
+        return Scored(
+            test.records, self.scores, held_out, self._precise(), self.maps, embedding, seen, latents
+        )
 
     def _normals(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the scores (M,) of the kept normals, and every fourth row and column of their maps."""
@@ -94,12 +101,15 @@ class Collector(L.Callback):
         """Join, on the first rank, what each has taken in; the rows of the ranks follow each other."""
         own = here.rows(len(self.scores))
         maps = None if self.maps is None else self.maps[own]
-        taken = (own, self.scores[own], maps, self.embeddings, self.sameness, self.pixels)
-        for rows, scores, maps, embeddings, sameness, pixels in exchange.handed_in(taken):
+        vectors = self.embeddings, self.latents
+        taken = (own, self.scores[own], maps, vectors, self.sameness, self.pixels)
+        for rows, scores, maps, (embeddings, latents), sameness, pixels in exchange.handed_in(taken):
             self.scores[rows] = scores
             if self.maps is not None:
                 self.maps[rows] = maps
             self.embeddings += embeddings
+            for name, found in latents.items():
+                self.latents[name] += found
             self.sameness.merge(sameness)
             if self.pixels is not None:
                 self.pixels.merge(pixels)  # type: ignore[arg-type]  # there is one on all or on none
@@ -110,8 +120,9 @@ class Collector(L.Callback):
         count = len(self.data.test.records)
         self.scores = np.full(count, np.nan, np.float32)
         self.maps = np.zeros((count, *self.data.geometry().size), np.float32) if self.how.save_maps else None
-        self.embeds = self.how.overlays > 0
+        self.embeds = True
         self.embeddings: list[np.ndarray] = []
+        self.latents: defaultdict[str, list[np.ndarray]] = defaultdict(list)
         self.sameness = Sameness()
         self.pixels: Curves | None = None
         unmasked = self.data.unmasked()
@@ -142,11 +153,17 @@ class Collector(L.Callback):
             self.maps[rows] = prediction.anomaly_map.numpy()
         if self.pixels is not None:
             self._update(self.pixels, rows, prediction.anomaly_map)
-        if self.embeds:
+        if self.how.overlays > 0:
             with torch.inference_mode(), trainer.precision_plugin.forward_context():
-                embedding = pl_module.embed(batch.image)
-            self.embeds = embedding is not None
-            self.embeddings += [] if embedding is None else [embedding.float().cpu().numpy()]
+                self._embed(pl_module, batch.image)
+
+    def _embed(self, method: AnomalyMethod, image: Tensor) -> None:
+        """Take in a batch's vectors, of which pictures are made."""
+        embedding = method.embed(image) if self.embeds else None
+        self.embeds = embedding is not None
+        self.embeddings += [] if embedding is None else [embedding.float().cpu().numpy()]
+        for name, vectors in method.latents(image).items():
+            self.latents[name].append(vectors.float().cpu().numpy())
 
     def _pixel_count(self) -> int:
         network = [self.data.geometry().size] * len(self.scores)

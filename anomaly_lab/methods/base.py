@@ -100,6 +100,11 @@ class AnomalyMethod(L.LightningModule, ABC):
         """Return the (B, D) float32 vectors that a method scores whole images by, or None."""
         return None
 
+    # Most methods have none.
+    def latents(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return further (B, D) float32 vectors, by a name of letters, whose places are drawn, too."""
+        return {}
+
     # Most methods know of nothing.
     def doubts(self) -> list[str]:
         """Return what of the last test makes its numbers doubtful, a line each."""

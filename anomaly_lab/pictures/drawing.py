@@ -26,6 +26,8 @@ def draw(
     pictures = draw_copies(directory, test) if "poisoned_image_auroc" in numbers.metrics else []
     pictures += draw_curves(directory, numbers, how.fpr_limit)
     if scored.embedding is not None:
-        pictures += draw_embedding(directory, scored.records, scored.embedding)
+        pictures += draw_embedding(directory, scored.records, scored.embedding, "")
+    for name, vectors in scored.latents.items():
+        pictures += draw_embedding(directory, scored.records, vectors, name)
     threshold = numbers.metrics.get("threshold")
     return pictures + draw_overlays(directory, test, scored.scores, predictor, threshold, how.overlays)

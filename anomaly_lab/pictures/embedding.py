@@ -22,36 +22,41 @@ DEFECT_MARKERS = "^sDvP*XphH<>"  # 12 markers and 7 colours: 84 defects look dif
 
 
 def draw_embedding(
-    directory: RunDirectory, records: list[ImageRecord], embedding: np.ndarray
+    directory: RunDirectory, records: list[ImageRecord], embedding: np.ndarray, name: str
 ) -> list[Picture]:
     """Write figures/tsne.png and tsne.csv of the (N, D) float32 embeddings of N test images.
+
+    Further vectors of a method have a name of letters, and write tsne_NAME.png and tsne_NAME.csv.
 
     Returns:
         the picture; none of fewer than five images.
     """
+    file_name = f"tsne_{name}" if name else "tsne"
     if len(records) < FEWEST:
-        log.info("no figures/tsne.png: %d test images are fewer than %d", len(records), FEWEST)
+        log.info("no figures/%s.png: %d test images are fewer than %d", file_name, len(records), FEWEST)
         return []
     title = " / ".join(directory.path.parts[-4:-1])  # not the run's own: cells of a sweep share the picture
     defects = tuple(record.defect if record.label else "" for record in records)
-    points, picture = _last_drawn(embedding.tobytes(), embedding.shape[1], defects, title)
+    points, picture = _last_drawn(embedding.tobytes(), embedding.shape[1], defects, title, name)
     pairs = zip(records, points.tolist(), strict=True)
     rows = [(record.image.as_posix(), record.defect, int(record.label), *point) for record, point in pairs]
-    directory.write_table("figures/tsne.csv", ("path", "defect", "label", "x", "y"), rows)
-    with directory.replacing("figures/tsne.png") as file:
+    directory.write_table(f"figures/{file_name}.csv", ("path", "defect", "label", "x", "y"), rows)
+    with directory.replacing(f"figures/{file_name}.png") as file:
         file.write_bytes(picture)
     caption = " / ".join(directory.path.parts[-4:])
-    return [Picture(directory.path / "figures" / "tsne.png", "tsne", caption)]
+    return [Picture(directory.path / "figures" / f"{file_name}.png", file_name, caption)]
 
 
-@lru_cache(maxsize=1)
-def _last_drawn(content: bytes, width: int, defects: tuple[str, ...], title: str) -> tuple[np.ndarray, bytes]:
+@lru_cache(maxsize=2)  # a method's embeddings, and further vectors
+def _last_drawn(
+    content: bytes, width: int, defects: tuple[str, ...], title: str, name: str
+) -> tuple[np.ndarray, bytes]:
     """Return `tsne` of the (N, width) float32 content, and its picture's file.
 
     The cells of a sweep over what only scores, k for one, share both.
     """
     points = tsne(np.frombuffer(content, np.float32).reshape(-1, width))
-    return points, png(drawn(scatter_figure(points, np.array(defects), title)))
+    return points, png(drawn(scatter_figure(points, np.array(defects), title, name)))
 
 
 def tsne(embedding: np.ndarray) -> np.ndarray:
@@ -80,7 +85,7 @@ def tsne(embedding: np.ndarray) -> np.ndarray:
     return np.asarray(places, np.float32)
 
 
-def scatter_figure(points: np.ndarray, kinds: np.ndarray, title: str) -> "Figure":
+def scatter_figure(points: np.ndarray, kinds: np.ndarray, title: str, name: str) -> "Figure":
     """Draw (N, 2) places: normal images, whose (N,) kind is empty, grey, below the others.
 
     Each defect has its own colour and marker, with its count.
@@ -98,7 +103,8 @@ def scatter_figure(points: np.ndarray, kinds: np.ndarray, title: str) -> "Figure
     beside = columns * (0.6 + widest)  # inches; matplotlib's own layout would draw all twice
     width = max(WIDTH, 5.0 + beside)
     figure = Figure(figsize=(width, 5.6))
-    said = "t-SNE of the test images' embeddings: near is alike, the axes mean nothing"
+    vectors = f"{name} vectors" if name else "embeddings"
+    said = f"t-SNE of the test images' {vectors}: near is alike, the axes mean nothing"
     figure.suptitle(f"{title}\n{said}", y=0.98, fontsize=11, color=INK, parse_math=False)
     axes = figure.add_axes((0.02, 0.03, 0.97 - beside / width, 0.85))
     for kind, (colour, marker) in looks.items():

@@ -38,6 +38,9 @@ class Brightness(AnomalyMethod):
     def embed(self, image):
         return image.mean((2, 3)).half()
 
+    def latents(self, image):
+        return {"darkest": image.amin((2, 3)).double()}
+
 
 class Coarse(Brightness):
     """Has a map that means nothing, and no embedding."""
@@ -76,15 +79,21 @@ def test_rows_are_those_of_the_records(tree, tmp_path, batch_size):
     assert len(scored.held_out) == 2
     means = np.stack([read(record.image).mean((0, 1)) / 255 for record in data.test.records])
     np.testing.assert_allclose(scored.embedding, means, atol=1e-3)
+    darkest = np.stack([read(record.image).min((0, 1)) / 255 for record in data.test.records])
+    np.testing.assert_allclose(scored.latents["darkest"], darkest, atol=1e-6)
+    assert scored.latents.keys() == {"darkest"}
+    assert scored.latents["darkest"].dtype == np.float32
     assert scored.scores.dtype == scored.maps.dtype == scored.embedding.dtype == np.float32
 
 
 def test_only_what_is_asked_for_is_kept(tree, tmp_path):
     scored, _ = collected(tmp_path, ready(mvtec(tree)), Brightness(), settings())
     assert scored.maps is scored.embedding is None
+    assert not scored.latents
     assert scored.held_out.shape == (0,)
     blind, _ = collected(tmp_path, ready(mvtec(tree)), Coarse(), settings(overlays=1))
     assert blind.pixels is blind.embedding is None
+    assert blind.latents["darkest"].shape == (9, 3)  # which stand alone, too
 
 
 def test_the_numbers_are_those_of_the_scores(tree, tmp_path):

@@ -36,6 +36,13 @@ class Embedding(Blind):
         return torch.nn.functional.adaptive_avg_pool2d(image, 4).flatten(1).half()
 
 
+class Further(Embedding):
+    """Has vectors besides those that it embeds an image by."""
+
+    def latents(self, image):
+        return {"latent": image.mean(1)[:, ::8, ::8].flatten(1)}
+
+
 def measured(path: Path, method: AnomalyMethod, **tree: int) -> Path:
     """Test as a run does; return the run directory."""
     data = ready(mvtec(mvtec_tree(path / "data", train=4, **tree)))
@@ -66,6 +73,18 @@ def test_a_run_writes_both_pictures_and_the_places(tmp_path):
             other[key] for key in ("path", "defect", "label")
         ]
     assert np.isfinite([[float(row["x"]), float(row["y"])] for row in found]).all()
+
+
+def test_further_vectors_of_a_method_have_a_picture_and_places_of_their_own(tmp_path):
+    path = measured(tmp_path, Further(), good=6, bad=5)
+    named = {"roc_pr.png", "tsne.csv", "tsne.png", "tsne_latent.csv", "tsne_latent.png"}
+    assert {file.name for file in (path / "figures").iterdir()} == named
+    places = []
+    for name in ("tsne", "tsne_latent"):
+        with (path / "figures" / f"{name}.csv").open() as file:
+            places.append([(row["path"], row["x"], row["y"]) for row in csv.DictReader(file)])
+    assert [row[0] for row in places[0]] == [row[0] for row in places[1]]
+    assert places[0] != places[1]
 
 
 def test_a_method_without_embedding_has_no_scatter_plot(tmp_path):

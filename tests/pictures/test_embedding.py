@@ -57,7 +57,7 @@ def test_each_kind_has_a_look_and_its_count_whatever_its_name():
     names = ["good"] * 3 + ["_dent"] * 2 + ["$a_^$"] + [f"defect {k}" for k in range(9)] + ["wM" * 150]
     kinds = np.array([name if name != "good" else "" for name in names])
     points = np.random.default_rng(0).normal(size=(len(names), 2))
-    figure = scatter_figure(points, kinds, TITLE)
+    figure = scatter_figure(points, kinds, TITLE, "latent")
     (axes,) = figure.axes
     shown = words(axes)
     assert shown[:3] == ["3 normal", "1 $a_^$", "2 _dent"]

@@ -250,6 +250,19 @@ def test_no_text_of_a_run_is_read_as_html(tmp_path):
     assert "a<b>'\"" in image["alt"]
 
 
+def test_places_of_further_vectors_stand_beside_those_of_embeddings(tmp_path):
+    folder = kept(tmp_path, "cpcae_knn/own/a", image_auroc=0.5)
+    kept(tmp_path, "padim/own/a", image_auroc=0.5)  # has none
+    (folder / "figures").mkdir()
+    lines = [f"a/{i}.png,dent,1,{i},0" for i in range(5)]
+    for name in ("tsne", "tsne_latent"):
+        (folder / "figures" / f"{name}.csv").write_text("\n".join(["path,defect,label,x,y", *lines]) + "\n")
+    text = "".join(Reader(paged(tmp_path)).text)
+    assert text.count("near is alike") == 2
+    assert "cpcae_knn: own, a" in text
+    assert "cpcae_knn, latent: own, a" in text
+
+
 def test_a_damaged_file_of_a_run_costs_its_own_part_and_is_said(tmp_path):
     (folder,) = fake_runs(tmp_path, 1)
     (folder / "curves.npz").write_bytes(b"no zip")
