@@ -13,6 +13,7 @@ from anomaly_lab.errors import ConfigError
 from anomaly_lab.types import PRETRAINED
 
 FEW = 4  # images at once on a CPU: what fits its caches is up to twice as fast, and takes less memory
+LARGE = 2**19  # pixels, on any device: larger images go through the network one after the other
 Pool = Literal["none", "avg", "max", "cascade"]
 
 
@@ -97,6 +98,7 @@ class FeatureExtractor(nn.Module):
         They are (B, C, h, w) float32 maps, or (B, C) when pooled.
         """
         few = FEW if image.device.type == "cpu" else len(image)
+        few = 1 if image.shape[2] * image.shape[3] > LARGE else few
         parts = [self._levels(part) for part in torch.split(image, max(1, few))]
         return [torch.cat(level).contiguous() for level in zip(*parts, strict=True)]
 

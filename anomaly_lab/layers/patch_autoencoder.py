@@ -5,7 +5,7 @@ from typing import Literal, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import fold, unfold
+from torch.nn.functional import fold, interpolate, unfold
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.ranks import here
@@ -19,8 +19,12 @@ class PatchAutoencoder(nn.Module):
     after it. Patch size, overlap, filters, latent size and the weight of the penalty are in a lost figure:
     all numbers are ours (docs/methods/cpcae_knn.md, notes 1 to 3).
 
+    A larger image is made smaller first, and its reconstruction larger again (sections 3.1 and 3.2); how, is
+    ours: bilinear, antialiased on the way down (note 4).
+
     Args:
-        image_size: side, or [height, width], of the images; patches must tile them.
+        image_size: side, or [height, width], at which images are cut; patches must tile it, and no image is
+            smaller.
         patch_size: side of a patch, a multiple of 2 to the number of convolutions.
         patch_stride: from one patch to the next.
         channels: of each encoder convolution, which halves the side.
@@ -83,25 +87,30 @@ class PatchAutoencoder(nn.Module):
         return PatchAutoencoder(*self.arguments, self.patches_per_image)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise ConfigError unless these are the sides that the patches tile."""
-        if (height, width) != (self.height, self.width):
-            given = f"{self.height} x {self.width}, but images have {height} x {width}"
-            raise ConfigError(f"model.autoencoder.image_size: {given}; give it the size that data makes")
+        """Raise ConfigError for images that are smaller than what the patches tile."""
+        if height < self.height or width < self.width:
+            given = f"{self.height} x {self.width}, but images have only {height} x {width}"
+            raise ConfigError(f"model.autoencoder.image_size: {given}; give it at most their size")
 
     def forward(self, patches: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (P, 3, s, s) reconstruction and the (P, latent_dim) latent vectors.
 
         ``position`` is (P, C).
         """
-        latent: Tensor = self.to_latent(torch.cat([self.encoder(patches), position], dim=1)).relu()
+        latent = self.encode(patches, position)
         return self.decoder(self.from_latent(torch.cat([latent, position], dim=1))), latent
+
+    def encode(self, patches: Tensor, position: Tensor) -> Tensor:
+        """Return the (P, latent_dim) latent vectors of (P, 3, s, s) patches at (P, C) positions."""
+        latent: Tensor = self.to_latent(torch.cat([self.encoder(patches), position], dim=1)).relu()
+        return latent
 
     def loss(self, image: Tensor) -> Tensor:
         """Return the squared error summed over a patch plus the penalty (equation 3).
 
-        It is averaged over the patches drawn.
+        It is averaged over the patches drawn, and taken at `image_size`: a larger image is made smaller.
         """
-        patches = self._cut(image)
+        patches = self.patches(image)
         batch, count = patches.shape[:2]
         drawn = here.rand(batch, count, image.device).argsort(dim=1)[:, : self.patches_per_image]
         wanted = patches[torch.arange(batch, device=image.device)[:, None], drawn].flatten(0, 1)
@@ -111,18 +120,31 @@ class PatchAutoencoder(nn.Module):
         return loss
 
     def reconstruct(self, image: Tensor) -> Tensor:
-        """Return the image put together from its reconstructed patches, (B, 3, H, W) float32.
+        """Return the image put together from its reconstructed patches: (B, 3, H, W) float32, as large as it.
 
         Overlaps are averaged.
         """
-        patches = self._cut(image)
-        again = torch.stack([self(few, self.position)[0].float() for few in patches])
+        size = (self.height, self.width)
+        again = torch.stack([self(few, self.position)[0].float() for few in self.patches(image)])
         columns = again.flatten(2).transpose(1, 2)
-        total = fold(columns, image.shape[2:], self.size, stride=self.stride)
-        return total / fold(torch.ones_like(columns), image.shape[2:], self.size, stride=self.stride)
+        total = fold(columns, size, self.size, stride=self.stride)
+        total = total / fold(torch.ones_like(columns), size, self.size, stride=self.stride)
+        if tuple(image.shape[2:]) == size:
+            return total
+        return interpolate(total, image.shape[2:], mode="bilinear", align_corners=False)
 
-    def _cut(self, image: Tensor) -> Tensor:
-        """Return (B, K, 3, s, s) patches in reading order."""
+    def latent(self, image: Tensor) -> Tensor:
+        """Return the latent vectors of an image's K patches, joined in reading order.
+
+        They are (B, K * latent_dim) float32.
+        """
+        return torch.stack([self.encode(few, self.position).float().flatten() for few in self.patches(image)])
+
+    def patches(self, image: Tensor) -> Tensor:
+        """Return (B, K, 3, s, s) patches in reading order, of images that are made as small as wanted."""
+        size = (self.height, self.width)
+        if tuple(image.shape[2:]) != size:
+            image = interpolate(image.float(), size, mode="bilinear", align_corners=False, antialias=True)
         columns = unfold(image, self.size, stride=self.stride)
         patches: Tensor = columns.transpose(1, 2).reshape(len(image), -1, 3, self.size, self.size)
         return patches

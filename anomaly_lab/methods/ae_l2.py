@@ -26,8 +26,11 @@ class AutoencoderL2(AnomalyMethod):
         self.learning_rate = learning_rate
 
     def forward(self, image: Tensor) -> Prediction:
-        """Return the squared error, summed over colours, and its sum as the score."""
-        anomaly_map = (image.float() - self.autoencoder.reconstruct(image)).square().sum(dim=1)
+        """Return the squared error, summed over colours, and its sum as the score.
+
+        Where the autoencoder sees images smaller than they are, the error is that of its enlarged result.
+        """
+        anomaly_map = self.autoencoder.reconstruct(image).sub_(image).square_().sum(dim=1)
         return Prediction(anomaly_map, anomaly_map.sum((1, 2)))
 
     # The signature is Lightning's.
@@ -38,6 +41,10 @@ class AutoencoderL2(AnomalyMethod):
     def configure_optimizers(self) -> Any:
         """Adam at a constant rate; the paper names no optimiser (docs/methods/cpcae_knn.md, note 3)."""
         return torch.optim.Adam(self.parameters(), self.learning_rate)
+
+    def latents(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the autoencoder's latent vectors, joined over the patches."""
+        return {"latent": self.autoencoder.latent(image)}
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Return the reconstruction."""

@@ -26,6 +26,9 @@ from anomaly_lab.types import SAME_RUN, Prediction, TrainBatch, Training
 class CpcaeKnn(AnomalyMethod):
     """Trains the autoencoder on normal images, then stores the embedded residual of each (sections 3.1, 3.2).
 
+    The autoencoder may see the images smaller than they are; the residual is of the images as they are, and
+    the backbone takes it in at that size, large ones one after the other.
+
     The residuals of images that the autoencoder has seen are smaller than those of other normal images. With
     ``residual_folds`` F > 1 each of F further autoencoders leaves a part of the training images out, and a
     training residual is that of the one that never saw its image; test images are reconstructed by the one
@@ -89,13 +92,17 @@ class CpcaeKnn(AnomalyMethod):
         embedding: Tensor = self.standardizer(self._vectors(self._residual(image, self.autoencoder)))
         return embedding
 
+    def latents(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the autoencoder's latent vectors, joined over the patches (Figure 6a)."""
+        return {"latent": self.autoencoder.latent(image)}
+
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Return the reconstruction."""
         return {"reconstruction": self.autoencoder.reconstruct(image)}
 
     def _residual(self, image: Tensor, autoencoder: PatchAutoencoder) -> Tensor:
-        difference = (image.float() - autoencoder.reconstruct(image)).abs()
-        return difference if self.residual == "abs" else difference.square()
+        difference = autoencoder.reconstruct(image).sub_(image).abs_()  # in place: images may be large
+        return difference if self.residual == "abs" else difference.square_()
 
     def _vectors(self, residual: Tensor) -> Tensor:
         return torch.cat(self.features(residual), dim=1)

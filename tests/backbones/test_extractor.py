@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from anomaly_lab.backbones import extractor as extractors
 from anomaly_lab.backbones.extractor import FeatureExtractor, pooled
 from anomaly_lab.backbones.weights import BUNDLED
 from anomaly_lab.errors import ConfigError
@@ -97,3 +98,14 @@ def test_a_method_gets_maps_or_vectors_as_it_wants(pool, wanted, message):
         wanted(extractor(pool=pool))
     other = extractor(pool="none" if pool == "max" else "max")
     assert wanted(other) is other
+
+
+def test_large_images_go_through_the_network_one_after_the_other(monkeypatch):
+    made, images = extractor(pool="avg"), noise(3, 3, 40, 40)
+    counts = []
+    made.network.register_forward_hook(lambda _, given, __: counts.append(len(given[0])))
+    (together,) = made(images)
+    monkeypatch.setattr(extractors, "LARGE", 40 * 40 - 1)
+    (alone,) = made(images)
+    assert counts == [3, 1, 1, 1]
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.layers import patch_autoencoder
 from anomaly_lab.layers.patch_autoencoder import PatchAutoencoder
 
 ARGUMENTS = {
@@ -93,6 +95,45 @@ def test_each_step_draws_other_patches_and_none_twice_an_image():
     assert not torch.equal(*drawn)
 
 
+def at_size(image: Tensor, height: int, width: int) -> Tensor:
+    """Resize as Pillow does: bilinear, over all that a pixel covers on the way down."""
+    planes = image.flatten(0, 1).numpy()
+    resized = [Image.fromarray(one).resize((width, height), Image.Resampling.BILINEAR) for one in planes]
+    return torch.from_numpy(np.stack([np.array(one) for one in resized])).unflatten(0, (-1, 3))
+
+
+@torch.no_grad()
+def test_a_larger_image_is_made_smaller_and_what_comes_of_it_as_large_again():
+    """Sections 3.1 and 3.2; the penalised loss stays at the patches' size."""
+    network = made()
+    large = torch.from_numpy(np.random.default_rng(2).random((2, 3, 61, 40), dtype=np.float32))
+    smaller = at_size(large, 24, 16)
+    wanted = at_size(network.reconstruct(smaller), 61, 40)
+    torch.testing.assert_close(network.reconstruct(large), wanted, rtol=0, atol=1e-4)
+    assert network.loss(large).item() == pytest.approx(network.loss(smaller).item(), rel=1e-4)
+    torch.testing.assert_close(network.latent(large), network.latent(smaller), rtol=0, atol=1e-4)
+    assert (network.latent(large) - network.latent(large[:, :, ::2, ::2])).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_an_image_of_the_patches_size_is_not_resized(monkeypatch):
+    monkeypatch.setattr(patch_autoencoder, "interpolate", None)
+    made().reconstruct(images())
+    made().loss(images())
+    with pytest.raises(TypeError):
+        made().reconstruct(torch.zeros(1, 3, 25, 16))
+
+
+@torch.no_grad()
+def test_the_latent_vectors_of_all_patches_are_joined_in_reading_order():
+    network, image = made(), images()
+    for k, (top, left) in enumerate(POSITIONS):
+        patch = image[..., top : top + 8, left : left + 8]
+        _, wanted = network(patch, network.position[[k, k]])
+        torch.testing.assert_close(network.latent(image)[:, 5 * k : 5 * k + 5], wanted)
+    assert network.latent(image).shape == (2, 15 * 5)
+
+
 def test_another_has_the_same_shape_and_weights_of_its_own():
     network = made()
     other = network.another()
@@ -115,5 +156,11 @@ def test_another_has_the_same_shape_and_weights_of_its_own():
 def test_what_cannot_be_is_one_line(change, message):
     with pytest.raises(ConfigError, match=message):
         made(**change)
-    with pytest.raises(ConfigError, match=r"image_size: 24 x 16, but images have 32 x 16"):
-        made().check_size(32, 16)
+
+
+def test_no_image_is_smaller_than_what_the_patches_tile():
+    made().check_size(24, 16)
+    made().check_size(24, 99)
+    for size in ((23, 16), (99, 15)):
+        with pytest.raises(ConfigError, match=rf"image_size: 24 x 16, but images have only {size[0]} x"):
+            made().check_size(*size)

@@ -1,6 +1,7 @@
 """AE-L2: the squared error as the score, and an autoencoder that learns what is normal."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -10,15 +11,17 @@ from tests.support.features import noise
 from tests.support.train_batches import unlabelled
 
 SIZE = 32
-TEST = noise(1, 4, SIZE, SIZE)
 
 
-def test_ae_l2_scores_the_squared_error():
+@pytest.mark.parametrize("side", [SIZE, 45])
+def test_ae_l2_scores_the_squared_error(side):
+    """Of the image itself, also where the autoencoder sees it smaller."""
+    images = noise(1, 4, side, side)
     torch.manual_seed(0)
     method = AutoencoderL2(PatchAutoencoder(SIZE, 16, 8, [4, 8], 6, "onehot", 1e-3, 9), 1e-2).eval()
     with torch.no_grad():
-        again, prediction = method.autoencoder.reconstruct(TEST).double(), method(TEST)
-    error = ((TEST.double() - again) ** 2).numpy()
+        again, prediction = method.autoencoder.reconstruct(images).double(), method(images)
+    error = ((images.double() - again) ** 2).numpy()
     np.testing.assert_allclose(prediction.score, error.sum((1, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(prediction.anomaly_map, error.sum(1), rtol=1e-4)
 

@@ -25,6 +25,7 @@ from tests.support.trees import mvtec_tree
 SIZE = 32
 TRAIN = noise(0, 9, SIZE, SIZE)
 TEST = noise(1, 4, SIZE, SIZE)
+LARGE = 53  # of photographs that the autoencoder sees at SIZE
 SMALL = ("model=cpcae_knn_small", "data.image_size=64", "trainer=debug", "evaluation.overlays=0")
 
 
@@ -51,35 +52,37 @@ class Trainer:
         return nullcontext()
 
 
-def after(method: CpcaeKnn, step: int) -> CpcaeKnn:
+def after(method: CpcaeKnn, step: int, train: Tensor = TRAIN) -> CpcaeKnn:
     """Return the method at the end of an epoch, after this step of seven."""
-    told(method, steps=7, normals=[TRAIN[:5], TRAIN[5:]])._trainer = Trainer(step)
+    told(method, steps=7, normals=[train[:5], train[5:]])._trainer = Trainer(step)
     method.on_train_epoch_end()
     return method
 
 
-def fitted(method: CpcaeKnn) -> CpcaeKnn:
-    return after(method, 7).eval()
+def fitted(method: CpcaeKnn, train: Tensor = TRAIN) -> CpcaeKnn:
+    return after(method, 7, train).eval()
 
 
-@pytest.mark.parametrize("residual", ["abs", "squared"])
-def test_the_score_is_the_papers(residual):
-    method = fitted(made(residual))
+@pytest.mark.parametrize(("residual", "side"), [("abs", SIZE), ("squared", SIZE), ("abs", LARGE)])
+def test_the_score_is_the_papers(residual, side):
+    images, tested = (TRAIN, TEST) if side == SIZE else (noise(0, 9, side, side), noise(1, 4, side, side))
+    method = fitted(made(residual), images)
 
     def vectors(images: Tensor) -> np.ndarray:
         with torch.no_grad():
             difference = images - method.autoencoder.reconstruct(images)
         return backbone()(difference.abs() if residual == "abs" else difference**2)[0].double().numpy()
 
-    train, test = vectors(TRAIN), vectors(TEST)
+    train, test = vectors(images), vectors(tested)
     mean, std = train.mean(0), train.std(0)
     distance = cdist((test - mean) / std, (train - mean) / std) ** 2
     with torch.no_grad():
-        prediction = method(TEST)
-        difference = (TEST - method.autoencoder.reconstruct(TEST)).abs()
+        prediction = method(tested)
+        difference = (tested - method.autoencoder.reconstruct(tested)).abs()
     np.testing.assert_allclose(prediction.score, np.sort(distance)[:, :3].mean(1), rtol=1e-3)
     wanted = difference if residual == "abs" else difference**2
     torch.testing.assert_close(prediction.anomaly_map, wanted.mean(1))
+    assert prediction.anomaly_map.shape == (4, side, side)
 
 
 def test_nothing_is_stored_before_the_last_step():
@@ -116,7 +119,7 @@ def test_a_fold_never_learns_from_its_images_and_gives_their_residuals():
         ("model.residual_folds=0", "at least 1 fold"),
         ("model.learning_rate=0", "give a rate above 0"),
         ("model.autoencoder.patch_stride=7", "patch_size: 32 with stride 7 does not tile 64 x 64"),
-        ("data.center_crop=48", "model.autoencoder.image_size: 64 x 64, but images have 48 x 48"),
+        ("data.center_crop=48", "model.autoencoder.image_size: 64 x 64, but images have only 48 x 48"),
     ],
 )
 def test_what_cannot_be_is_one_line_before_anything_is_read(tmp_path, change, message):
@@ -150,6 +153,17 @@ def test_under_mixed_precision_training_images_are_nearest_to_themselves(tmp_pat
         rows = list(csv.DictReader(file))
     scores = {label: [float(row["score"]) for row in rows if row["label"] == label] for label in "01"}
     assert max(scores["0"]) < 0.05 * min(scores["1"])
+
+
+def test_photographs_larger_than_the_autoencoder_sees_them_have_maps_of_their_size(tmp_path):
+    tree = mvtec_tree(tmp_path / "data", train=7, good=3, bad=3, size=(96, 96))
+    large = ("data.image_size=96", "model.autoencoder.image_size=64", "evaluation.overlays=1")
+    metrics, path = ran(tmp_path, *SMALL, *on_tree(tree), *large, "evaluation.save_maps=true")
+    assert 0 <= metrics["pixel_auroc"] <= 1
+    with np.load(path / "maps" / "maps.npz") as maps:
+        assert {maps[name].shape for name in maps} == {(96, 96)}
+    names = {file.name for file in (path / "figures").iterdir()}
+    assert {"tsne.png", "tsne.csv", "tsne_latent.png", "tsne_latent.csv"} <= names
 
 
 def test_folds_and_an_augmentation_exclude_each_other(tmp_path):
