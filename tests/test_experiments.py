@@ -17,6 +17,7 @@ pytestmark = pytest.mark.long
 FILES = {file.stem: file for file in sorted((CHECKOUT / "experiments").glob("*.yaml"))}
 # What is of no paper's table and has no sibling: smoke tests, controls, and what a report was made of.
 ALONE = {"demo", "controls", "feature_memory", "mvtec", "gtanoic"}
+ALONE |= {"cpcae_highres", "cpcae_highres_baselines"}
 TABLES = {table.name: table for table in paper_tables()}
 RECIPES = set(options("model"))
 # Which table an experiment repeats; two where one run has the metrics of both.
@@ -52,7 +53,7 @@ def axes(experiment: str) -> dict[str, list[str]]:
 
 def method(recipe: str) -> str:
     """Return what the papers' tables call the method of a recipe."""
-    return recipe.removesuffix("_small").removesuffix("_released")
+    return recipe.removesuffix("_small").removesuffix("_released").removesuffix("_full")
 
 
 def given(cell: dict[str, str]) -> list[str]:
@@ -92,7 +93,7 @@ def test_a_small_one_asks_the_same_of_small_recipes(full):
     for one, other in zip(ours["model"], small["model"], strict=True):
         assert other == (f"{one}_small" if f"{one}_small" in RECIPES else one)
     assert small.keys() - ours.keys() <= {"data.holdout"}
-    for key in ours.keys() - {"model", "seed", "data.category", "model.backbone.layers"}:
+    for key in ours.keys() - {"model", "seed", "data.category", "data.image_size", "model.backbone.layers"}:
         assert small[key] == ours[key], key
     assert set(small.get("data.category", [])) <= set(ours.get("data.category", []))
     text = FILES[f"{full}_small"].read_text()
@@ -138,15 +139,27 @@ def test_draems_ablation_has_the_four_rows_that_have_keys():
 
 def test_all_methods_are_all():
     full = {name for name in RECIPES if not name.endswith("_small")}
-    assert set(axes("all_methods")["model"]) == full
+    assert set(axes("all_methods")["model"]) == {name for name in full if not name.endswith("_full")}
 
 
 @pytest.mark.parametrize("experiment", ["cpcae_zipper", "cpcae_mvtec"])
 @pytest.mark.parametrize("size", ["", "_small"])
-def test_the_five_methods_of_cpcae_see_the_same_photographs(experiment, size):
+def test_the_five_methods_of_cpcae_see_the_same_photographs_at_one_size(experiment, size):
     swept = axes(experiment + size)
     assert len(swept["model"]) == 5
     assert (swept["data.register"], swept["data.crop"]) == (["true"], ["auto"])
+    assert swept["data.image_size"] == (["256"] if size else ["1024"])
     assert "data.holdout" in swept or all(
         checked(f"model={one}", "data=demo").config["data"]["holdout"] == 0 for one in swept["model"]
     )
+
+
+def test_the_high_resolution_chain_and_its_baselines_see_the_same_images():
+    """The five methods of Table 4, in two commands: only two of them have an autoencoder's key."""
+    chain, others = axes("cpcae_highres"), axes("cpcae_highres_baselines")
+    assert {method(one) for one in (*chain["model"], *others["model"])} == {
+        method(one) for one in axes("cpcae_mvtec")["model"]
+    }
+    assert chain.keys() - others.keys() == {"model.autoencoder.image_size"}
+    assert all(chain[key] == others[key] for key in others.keys() - {"model"})
+    assert chain["model.autoencoder.image_size"] == [min(chain["data.image_size"], key=int)]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, final
 
 from anomaly_lab.report.columns import Column
-from anomaly_lab.report.run import SMALL, is_oracle
+from anomaly_lab.report.run import is_oracle, printed_as
 from anomaly_lab.runs.papers import PaperTable
 
 OTHERS = {"by_a_user", "released_weights"}  # protocols of numbers that no paper's authors trained for
@@ -71,7 +71,7 @@ class Papers:
         There is none for an oracle, nor for a configuration that differs from its recipe in more than the
         print says, but for where and how it was computed, which `Printed.despite` then names.
         """
-        method = column.model.removesuffix(SMALL)
+        method = printed_as(column.model)
         known = dict(column.settings) | dict(column.differs)
         found = self._found.get(PrintedPlace(data, frozenset(over), method, metric), [])
         fitting = [
@@ -95,7 +95,7 @@ class Papers:
         despite = [pairs for pairs in told if pairs is not None]
         if len(despite) < len(told):
             return None
-        method = columns[0].model.removesuffix(SMALL)
+        method = printed_as(columns[0].model)
         found: dict[tuple[frozenset[str], str], dict[str, Printed]] = {}
         for place, entries in self._found.items():
             if (place.data, place.method, place.metric) == (data, method, metric):

@@ -14,6 +14,7 @@ from anomaly_lab.runs.reading import one_line
 Status = Literal["done", "failed", "unfinished"]
 CATEGORY = "data.category"  # names what is measured, not how
 SMALL = "_small"  # how the names of reduced recipes end
+FULL = "_full"  # how the names of those end that are a paper's where the plain name is a control
 ORACLE = "oracle"  # how the tags of runs begin whose settings were chosen on test labels
 MADE_FROM = ("synthesis_source", "weights", "own_code")
 LONGEST = 1000  # signs of a path in a message
@@ -145,6 +146,11 @@ def _versions(path: Path, manifest: dict[str, Any]) -> dict[str, int]:
 def is_reduced(model: str) -> bool:
     """Say whether a recipe of this name is a shortened one, which no paper had."""
     return model.endswith(SMALL)
+
+
+def printed_as(model: str) -> str:
+    """Return what the papers' tables call the method of a recipe, reduced or not."""
+    return model.removesuffix(SMALL).removesuffix(FULL)
 
 
 def is_oracle(tag: str) -> bool:

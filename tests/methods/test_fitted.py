@@ -86,7 +86,7 @@ def bytes_of_tensors() -> int:
 
 
 @pytest.mark.parametrize(
-    ("make", "grows"), [(padim, False), (lambda: Variation(0.01), False), (patchcore, True)]
+    ("make", "grows"), [(padim, False), (lambda: Variation("rgb", 0.01), False), (patchcore, True)]
 )
 def test_where_moments_are_enough_memory_does_not_grow_with_the_images(make, grows):
     method = make()

@@ -83,6 +83,7 @@ def test_a_number_stands_beside_the_configuration_that_it_was_printed_for():
     assert printed(["bottle"], one, one) is None
     assert printed(["bottle"], (), (("trainer.max_steps", "2"),)) is None
     assert printed(ALL, (), ((ITERATIONS, "7"),)) is None
+    assert printed(["bottle"], model="nearest_full") == printed(["bottle"], model="nearest") == 0.8102
     user = PAPERS.beside("mvtec", ["hazelnut"], Column("vt_adl", (), ""), "image_auroc")
     assert user is None  # what a user of the code reports
 
