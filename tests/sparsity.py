@@ -4,7 +4,8 @@ python -m tests.sparsity [WEIGHTS] data=mvtec data.root=DIR data.category=NAME s
 
 The autoencoder of ``model=ae_l2_small``, or of another that is named, is trained on the training normals
 with each weight, from the same first weights and on the same batches, and looks at those that
-``data.holdout`` keeps. No image of the test set and no label is looked at. The rule is that of one standard error (Breiman,
+``data.holdout`` keeps. No image of the test set and no label is looked at. The rule is that of one standard
+error (Breiman,
 Friedman, Olshen, Stone, Classification and Regression Trees, 1984): of the weights whose mean error of the
 held-out images is at most one standard error above the least, the largest.
 """
