@@ -28,6 +28,8 @@ REPEATS = {
     "prff_components": ["prff_table8"],
     "draem_mvtec": ["draem_table1", "draem_table2"],
     "draem_ablation": ["draem_table3"],
+    "draem_ablation_networks": ["draem_table3"],
+    "draem_ablation_defects": ["draem_table3"],
     "cpcae_zipper": ["cpcae_table3"],
     "cpcae_mvtec": ["cpcae_table4"],
     "vt_adl_btad": ["vt_adl_table4"],
@@ -119,7 +121,7 @@ def test_an_experiment_has_the_rows_and_columns_of_its_tables(experiment):
         assert "" in labels or labels == set(swept[key]), key  # a label that was lost may be any value
 
 
-def test_draems_ablation_has_the_four_rows_that_have_keys():
+def test_draems_ablations_have_all_rows_of_its_table_that_have_keys():
     rows = {
         ("0", "[1.0,1.0]"): "no_augmentation_no_opacity",
         ("3", "[1.0,1.0]"): "augmentation_only",
@@ -133,7 +135,10 @@ def test_draems_ablation_has_the_four_rows_that_have_keys():
     assert (str(recipe["num_augmenters"]), str(recipe["texture_weight"]).replace(" ", "")) == list(rows)[-1]
     with (CHECKOUT / "experiments" / "papers" / "draem_table3.csv").open() as file:
         printed = {row["variant"] for row in csv.DictReader(file)}
-    assert set(rows.values()) <= printed
+    networks = set(axes("draem_ablation_networks")["model.networks"])
+    defects = set(axes("draem_ablation_defects")["synthesis"])
+    by_a_folder_or_not_at_all = {"imagenet_textures", "simulated_anomalies"}
+    assert {*rows.values(), *networks, *defects, *by_a_folder_or_not_at_all} == printed
     assert all(row in text for row in printed)  # which have a key, and which have none
 
 

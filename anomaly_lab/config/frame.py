@@ -29,6 +29,8 @@ class Frame:
         tags: words for the manifest and for dashboards.
         resume: go on with a run that was broken off.
         retry: ``failed``: a sweep runs its failed runs again.
+        textures: what the pseudo anomalies are made of that want it (synthesis.perlin_texture); it counts
+            there, and nowhere else.
     """
 
     seed: Annotated[int, SAME_RUN]
@@ -38,6 +40,7 @@ class Frame:
     allow: Annotated[Sequence[str], SAME_RUN]
     resume: Annotated[bool, SAME_RUN]
     retry: Annotated[Literal["none", "failed"], SAME_RUN]
+    textures: Annotated[str | None, SAME_RUN]
     evaluation: Annotated[EvaluationSettings, EVALUATION_ONLY]
     cache: Annotated[Cache, SAME_RUN]
     synthesis: Synthesizer

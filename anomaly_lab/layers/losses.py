@@ -75,8 +75,8 @@ def focal_loss(probability: Tensor, mask: Tensor, gamma: float) -> Tensor:
 
 
 def draem_loss(
-    reconstruction: Tensor,
-    probability: Tensor,
+    reconstruction: Tensor | None,
+    probability: Tensor | None,
     batch: TrainBatch,
     *,
     ssim_weight: float,
@@ -86,9 +86,12 @@ def draem_loss(
     """Return the terms of the loss: squared error, 1 - SSIM, focal (draem.md, note 9); scalars, float32.
 
     ``reconstruction`` is (B, 3, H, W), ``probability`` (B, H, W) in [0, 1]; the target is the clean image.
+    What a method lacks, None, has no term.
     """
-    return {
-        "mse": mse_loss(reconstruction.float(), batch.clean),
-        "ssim": ssim_weight * (1 - ssim(reconstruction, batch.clean, ssim_range).mean()),
-        "focal": focal_loss(probability, batch.mask, focal_gamma),
-    }
+    terms = dict[str, Tensor]()
+    if reconstruction is not None:
+        terms["mse"] = mse_loss(reconstruction.float(), batch.clean)
+        terms["ssim"] = ssim_weight * (1 - ssim(reconstruction, batch.clean, ssim_range).mean())
+    if probability is not None:
+        terms["focal"] = focal_loss(probability, batch.mask, focal_gamma)
+    return terms

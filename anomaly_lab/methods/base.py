@@ -34,6 +34,7 @@ class AnomalyMethod(L.LightningModule, ABC):
         stride: the sides of an image must be multiples of this, and two of it at least if it is above 1.
         seen: what was gathered of the running epoch and lies in no weight or buffer; while there is any, no
             state is saved before the epoch ends.
+        ready: whether its weights come trained, so that no step need be made.
         partial: whether a step may leave some of the weights without a gradient, of which several processes
             must know beforehand.
         plan: what `tell` told; absent before.
@@ -46,6 +47,7 @@ class AnomalyMethod(L.LightningModule, ABC):
     stride: int = 1
     seen: Sequence[Tensor] = ()
     partial: bool = False
+    ready: bool = False
     plan: Training
 
     @abstractmethod
@@ -65,6 +67,8 @@ class AnomalyMethod(L.LightningModule, ABC):
         if self.supervised and not training.anomalies:
             way_out = "give how many defective images of the test set it may learn from"
             raise ConfigError(f"data.train_anomalies: {name} is supervised; {way_out}")
+        if not training.steps and not self.ready:
+            raise ConfigError(f"trainer.step_limit: 0, but {name} has no trained weights; give null")
         self.check_training(training)
         self.plan = training
 

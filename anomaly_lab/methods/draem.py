@@ -6,18 +6,22 @@ of docs/methods/draem.md; "the code" is the authors'.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, final
+from typing import Annotated, Any, Literal, final
 
 import torch
 from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.layers.draem_weights import check_released, load_released
 from anomaly_lab.layers.losses import draem_loss
 from anomaly_lab.layers.schedules import check_schedule, stepped_adam
 from anomaly_lab.layers.scorer import Scorer
+from anomaly_lab.layers.similarity import msgms_map, ssim_map
 from anomaly_lab.layers.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.types import Prediction, TrainBatch
+from anomaly_lab.types import PRETRAINED, Prediction, TrainBatch
+
+Networks = Literal["both", "discriminator", "reconstruction_ssim", "reconstruction_msgms"]
 
 
 @final
@@ -27,6 +31,10 @@ class Draem(AnomalyMethod):
     Args:
         reconstructive_width: channels of the first level of the reconstruction network; the paper's is 128.
         discriminative_width: channels of the first level of the U-Net; the paper's is 64.
+        networks: ``both``, or a row of the paper's Table 3 (note 15): the ``discriminator`` on the image
+            alone, or the reconstruction alone, with the map of SSIM or MSGMS.
+        init_from: ``random``, or a FILE, the NAME.pckl of the authors' checkpoints, with NAME_seg.pckl beside
+            it (note 16).
         ssim_weight: of the structural loss beside the squared error and the focal loss; 1 in the code.
         ssim_range: of the values inside SSIM: ``guessed`` as in the code (note 9), ``unit`` is 1.
         focal_gamma: exponent of the focal loss, 0 or at least 1; 2 in the code.
@@ -37,7 +45,8 @@ class Draem(AnomalyMethod):
         scorer: from the (B, H, W) map to the (B,) scores.
 
     Raises:
-        ConfigError: a width, ``focal_gamma`` or a value of the schedule is out of its range.
+        ConfigError: a width, ``focal_gamma`` or a value of the schedule is out of its range, or a file of
+            weights is not there.
     """
 
     pseudo = True
@@ -47,6 +56,8 @@ class Draem(AnomalyMethod):
         self,
         reconstructive_width: int,
         discriminative_width: int,
+        networks: Networks,
+        init_from: Annotated[str, PRETRAINED],
         ssim_weight: float,
         ssim_range: Literal["unit", "guessed"],
         focal_gamma: float,
@@ -62,8 +73,18 @@ class Draem(AnomalyMethod):
         if focal_gamma < 0 or 0 < focal_gamma < 1:  # the gradient of (1 - p)^gamma is infinite at p = 1
             raise ConfigError(f"model.focal_gamma: {focal_gamma}; give 0 or at least 1")
         check_schedule({"learning_rate": learning_rate}, warmup, milestones, gamma)
-        self.reconstructive = ReconstructiveNetwork(reconstructive_width)
-        self.discriminative = DiscriminativeNetwork(3 + 3, discriminative_width)  # reconstruction and image
+        self.networks = networks
+        self.init_from = init_from
+        self.ready = init_from != "random"
+        if self.ready:
+            if networks != "both":
+                raise ConfigError(f"model.networks: {networks}, but model.init_from has both; give both")
+            check_released(init_from)
+        reconstructs = networks != "discriminator"
+        discriminates = networks in {"both", "discriminator"}
+        seen = 3 + 3 if reconstructs else 3  # reconstruction and image
+        self.reconstructive = ReconstructiveNetwork(reconstructive_width) if reconstructs else None
+        self.discriminative = DiscriminativeNetwork(seen, discriminative_width) if discriminates else None
         self.layout = fast_layout(reconstructive_width)
         self.apply(initialise).to(memory_format=self.layout)
         self.loss = partial(
@@ -75,9 +96,21 @@ class Draem(AnomalyMethod):
         self.gamma = gamma
         self.scorer = scorer
 
+    def setup(self, stage: str) -> None:
+        """Load the authors' weights before a training starts; a resumed one replaces them by its own."""
+        if stage == "fit" and self.reconstructive and self.discriminative and self.ready:
+            load_released(self.reconstructive, self.discriminative, self.init_from)
+
     def forward(self, image: Tensor) -> Prediction:
-        """Score by the U-Net's probability of being anomalous (docs/methods/draem.md, note 11)."""
-        _, probability = self._reconstruct_and_compare(image)
+        """Score by the U-Net's probability of being anomalous (docs/methods/draem.md, note 11).
+
+        Of the reconstruction alone, by how little it resembles the image (note 15).
+        """
+        reconstruction, probability = self._reconstruct_and_compare(image)
+        if probability is None:
+            compare = ssim_map if self.networks == "reconstruction_ssim" else msgms_map
+            assert reconstruction is not None
+            probability = compare(reconstruction, image)
         return self.scorer(probability)
 
     # The signature is Lightning's.
@@ -91,18 +124,24 @@ class Draem(AnomalyMethod):
         )
         return total
 
-    def _reconstruct_and_compare(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the (B, 3, H, W) reconstruction and the (B, H, W) probability that a pixel is anomalous."""
+    def _reconstruct_and_compare(self, image: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the (B, 3, H, W) reconstruction and the (B, H, W) probability that a pixel is anomalous.
+
+        What there is no network for is None.
+        """
         image = image.contiguous(memory_format=self.layout)
-        reconstruction, _ = self.reconstructive(image)
-        logits = self.discriminative(torch.cat([reconstruction, image], dim=1))
+        reconstruction = None if self.reconstructive is None else self.reconstructive(image)[0]
+        if self.discriminative is None:
+            return reconstruction, None
+        seen = image if reconstruction is None else torch.cat([reconstruction, image], dim=1)
+        logits = self.discriminative(seen)
         return reconstruction, logits.softmax(dim=1)[:, 1]
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
-        """Show the reconstruction."""
-        return {"reconstruction": self.reconstructive(image)[0]}
+        """Show the reconstruction, where there is one."""
+        return {} if self.reconstructive is None else {"reconstruction": self.reconstructive(image)[0]}
 
     def configure_optimizers(self) -> Any:
-        """Give both networks one Adam, whose rate falls in steps (note 10)."""
+        """Give the networks one Adam, whose rate falls in steps (note 10)."""
         groups = [{"params": list(self.parameters()), "lr": self.learning_rate}]
         return stepped_adam(groups, self.plan.steps, self.warmup, self.milestones, self.gamma)

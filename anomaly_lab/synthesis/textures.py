@@ -1,4 +1,4 @@
-"""A folder of texture photographs, decoded once."""
+"""What a defect shows: a folder of texture photographs, decoded once, or one plain colour each."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ class TextureFolder:
         if not self.files:
             state = "holds no .jpg or .png" if Path(folder).is_dir() else "is not a folder"
             raise DataError(
-                f"synthesis.textures: {folder} {state}; name another, or null for procedural textures"
+                f"synthesis.textures: {folder} {state}; name another, or procedural for ones made by formula"
             )
 
     @property
@@ -81,3 +81,18 @@ class TextureFolder:
                 f"{file}: cannot be read as a texture ({reason}); remove or replace it"
             ) from error
         return np.asarray(cv2.resize(values, self.size[::-1]))
+
+
+@final
+class PlainColours:
+    """Every colour of 8 bits, by its number, as an (H, W, 3) uint8 image of it alone."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return 2**24
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        colour = [index >> 16, index >> 8 & 255, index & 255]
+        return np.full((*self.size, 3), colour, np.uint8)

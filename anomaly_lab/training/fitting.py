@@ -56,7 +56,8 @@ def fit(trainer: L.Trainer, method: AnomalyMethod, data: AnomalyDataModule, plac
         return
     resume = directory.resume_checkpoint if begun else None
     learns = "trains" if method.automatic_optimization else "fits"
-    log.info(f"{learns} from the start" if resume is None else f"goes on from {resume}")
+    starts = f"{learns} from the start" if method.plan.steps else "takes the weights as they come"
+    log.info(starts if resume is None else f"goes on from {resume}")
     if resume is not None:
         # Loader workers read ahead before Lightning tells the order its epoch.
         epoch, batches = _progress(resume, training_hash)

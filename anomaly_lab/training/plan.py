@@ -71,6 +71,6 @@ def introduced(method: AnomalyMethod, size: tuple[int, int], notes: Iterable[str
     name = type(method).__name__
     line = (
         f"{name}: {total / 1e6:.2f} M parameters ({megabytes:.1f} MB), {share}; "
-        f"images of {size[0]} x {size[1]}; {length} in {plan.epochs} epoch{'s' if plan.epochs > 1 else ''}"
+        f"images of {size[0]} x {size[1]}; {length} in {plan.epochs} epoch{'' if plan.epochs == 1 else 's'}"
     )
     return "\n".join([line, *filter(None, notes)])

@@ -34,7 +34,8 @@ class TrainerSettings:
             processes where there is none. ``data.batch_size`` is the batch of all of them.
         nodes: machines; more than one wants a launcher that starts a process for each device.
         max_epochs, max_steps: training ends at the first of the two; -1 means no limit.
-        step_limit: cuts training short whatever the recipe says; only ``trainer=debug`` sets it.
+        step_limit: cuts training short whatever the recipe says; ``trainer=debug`` sets it. 0 makes no step,
+            for a method whose weights come trained.
         save_minutes: the state to resume from is saved at most this often, and more rarely where that would
             take more than a twentieth of the time; 0 saves it after each step.
         tf32: whether a GPU may multiply float32 with 10 bits of mantissa, in mixed precision also where
@@ -112,7 +113,7 @@ class TrainerSettings:
         """Return how many optimizer steps a training has whose epochs have so many batches."""
         wanted = (self.max_steps, self.max_epochs if self.max_epochs < 0 else self.max_epochs * batches)
         limits = [limit for limit in (*wanted, self.step_limit) if limit is not None and limit >= 0]
-        if not limits or min(limits) < 1:
+        if not limits or 0 in wanted:
             lengths = f"trainer.max_epochs={self.max_epochs}, trainer.max_steps={self.max_steps}"
             raise ConfigError(f"{lengths}: give one of them, at least 1; -1 means no limit")
         return min(limits)

@@ -70,7 +70,7 @@ def recipe(folder: Path, size: Size, textures: Sequence[str]) -> AnomalyDataModu
     place = (
         on_tree(mvtec_tree(folder, train=16, size=(64, 64))) if size is TINY else [f"data.root='{folder}'"]
     )
-    given = [f"synthesis.textures='{Path(name).resolve()}'" for name in textures]
+    given = [f"textures='{Path(name).resolve()}'" for name in textures] or ["textures=procedural"]
     cfg = composed("model=draem", "data.workers=0", *size.overrides, *place, *given)
     data = instantiate(cfg.data, _convert_="all")
     assert isinstance(data, AnomalyDataModule)

@@ -303,9 +303,33 @@ def test_keys_that_change_no_result_change_no_hash(override):
     assert all(marks)
 
 
+def test_textures_count_where_they_are_made_anomalies_of_and_nowhere_else():
+    frozen = ("model=patchcore_small", *BASE[1:])
+    assert checked(*frozen, "textures=elsewhere").config_hash == checked(*frozen).config_hash
+    trained, recipe = asked(*BASE, "textures=elsewhere"), asked(*BASE)
+    assert checked(*BASE, "textures=elsewhere").recipe_hash != checked(*BASE).recipe_hash
+    assert (
+        checked(*BASE, "textures=elsewhere").recipe_hash
+        == checked(*BASE, "synthesis.textures=elsewhere").recipe_hash
+    )
+    assert Checked.of(trained.cfg, (), recipe.cfg).differs == {"synthesis.textures": "elsewhere"}
+    assert Checked.of(asked(*BASE, "seed=3").cfg, (), recipe.cfg).differs == {}
+
+
 def test_no_other_key_is_left_out_of_the_hashes():
     cached = {f"{at}cache.{key}" for at in ("", "model.") for key in ("_target_", "folder", "gigabytes")}
-    wanted = {"seed", "tag", "tags", "runs", "allow", "resume", "retry", "logger.csv._target_", *cached}
+    wanted = {
+        "seed",
+        "tag",
+        "tags",
+        "runs",
+        "allow",
+        "resume",
+        "retry",
+        "textures",
+        "logger.csv._target_",
+        *cached,
+    }
     wanted |= {"data.root", "data.workers", "data.memory_gb", "data.max_megapixels"}
     wanted |= {"trainer.device", "trainer.devices", "trainer.nodes", "trainer.save_minutes"}
     textures = {"synthesis.textures_gb", "data.synthesis.textures_gb"}
@@ -321,5 +345,6 @@ def test_composing_twice_gives_the_same_hashes():
 
 
 def test_the_weights_that_a_config_names_are_known(tmp_path):
-    assert checked(*BASE).weights == []
+    assert checked("model=nearest", *BASE[1:]).weights == []
+    assert checked(*BASE).weights == ["random"]
     assert checked("model=patchcore_small", *BASE[1:], "model.backbone.weights=random").weights == ["random"]

@@ -16,11 +16,6 @@ from tests.support.commands import begun, ended, kill
 
 BROKEN_OFF = ("draem", "prff")
 FURTHER = {"mlff": ["model.backbone.weights=random", "trainer.max_epochs=-1"]}
-TEXTURES = {
-    "draem": "synthesis.textures",
-    "prff": "synthesis.textures",
-    "mlff": "synthesis.members.perlin_texture.textures",
-}
 SHORT = 15  # seconds, of a training that is not broken off
 
 
@@ -55,7 +50,7 @@ def overrides(
     where = [f"data.root={given.root}", f"data.category={given.category}", "data=mvtec"]
     if given.root is None:
         where = ["data=demo", f"data.root={folder / 'demo'}"]
-    textures = [f"{TEXTURES[model]}={given.textures}"] if given.textures and model in TEXTURES else []
+    textures = f"textures={given.textures or 'procedural'}"
     small = (
         ["trainer=cpu", "data.image_size=64", "data.batch_size=2", "data.holdout=0"]
         if given.tiny
@@ -66,7 +61,7 @@ def overrides(
     return [
         f"model={model}",
         *where,
-        *textures,
+        textures,
         *small,
         *dict.fromkeys([*length, saves, *FURTHER.get(model, [])]),
         f"runs={folder / model}",

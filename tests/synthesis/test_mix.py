@@ -309,8 +309,9 @@ def test_a_run_that_breaks_and_goes_on_with_two_workers_gives_equal_bits(tree, w
 
 @pytest.mark.parametrize("model", ["nearest", "vt_adl_small"])
 def test_a_method_that_learns_from_normal_images_takes_no_synthesis(model, tree, tmp_path):
+    small = ["data.image_size=64", "evaluation.overlays=0", "textures=procedural"]
     with pytest.raises(
         ConfigError, match=r"synthesis: this method learns from normal images alone; give synth"
     ):
-        ran(tmp_path, f"model={model}", *MIXED, *on_tree(tree), "data.image_size=64", "evaluation.overlays=0")
+        ran(tmp_path, f"model={model}", *MIXED, *on_tree(tree), *small)
     assert not list(tmp_path.glob("runs/*"))

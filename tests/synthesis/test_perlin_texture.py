@@ -55,6 +55,36 @@ def test_lattice_sets_the_size_of_the_defects():
     assert few < 3 < some < 20 < many
 
 
+def test_rectangles_are_upright_within_their_bounds_and_of_the_noises_area():
+    image = photographs(1, (128, 128))[0]
+    rectangles, noise = (
+        perlin_texture(probability=1.0, num_procedural=1, num_augmenters=0, shape=shape)
+        for shape in ("rectangles", "noise")
+    )
+    single = perlin_texture(
+        probability=1.0, num_augmenters=0, shape="rectangles", rectangles=[1, 1], rectangle_sides=[0.1, 0.5]
+    )
+    sides = []
+    for synthesizer in (rectangles, noise):
+        synthesizer.setup(image[None])
+    for seed in range(100):
+        mask = single(photographs()[0], rng(seed))[1]
+        rows, columns = mask.any(1), mask.any(0)
+        assert np.array_equal(mask, np.outer(rows, columns))
+        assert ndimage.label(rows)[1] == ndimage.label(columns)[1] == 1
+        sides.append([rows.sum() / 48, columns.sum() / 64])
+    spread = np.ptp(sides, 0)
+    assert np.min(sides) > 0.09
+    assert np.max(sides) < 0.51
+    assert spread.min() > 0.35
+    areas = [[made(image, rng(seed))[1].mean() for seed in range(300)] for made in (rectangles, noise)]
+    means = [np.mean([area for area in one if area]) for one in areas]
+    assert means[0] == pytest.approx(means[1], rel=0.2)
+    counts = {ndimage.label(rectangles(image, rng(seed))[1])[1] for seed in range(200)}
+    assert counts <= {1, 2, 3, 4}
+    assert {1, 2, 3} <= counts
+
+
 def test_threshold_may_be_drawn_from_a_range():
     image = photographs()[0]
     low, drawn, high = (perlin_texture(probability=1.0, threshold=t) for t in (0.2, [0.2, 0.8], 0.8))
@@ -126,6 +156,13 @@ def test_different_augmenters_in_random_order(monkeypatch, pool, number):
         ({"threshold": [0.5, 0.2]}, "synthesis.threshold"),
         ({"texture_weight": [0.5]}, "synthesis.texture_weight"),
         ({"lattice_exponents": [0, 1, 2]}, "synthesis.lattice_exponents"),
+        ({"rectangles": [0, 2]}, "synthesis.rectangles=.*: give at least 1"),
+        ({"rectangles": [4, 2]}, "synthesis.rectangles"),
+        (
+            {"rectangle_sides": [0.0, 0.2]},
+            "synthesis.rectangle_sides=.*: give at least 1, with sides above 0",
+        ),
+        ({"rectangle_sides": [0.5, 1.2]}, "synthesis.rectangle_sides"),
     ],
 )
 def test_misfit_is_named(changes, key):

@@ -4,11 +4,14 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import kstest
 
-from anomaly_lab.errors import DataError
+from anomaly_lab.config.building import built
+from anomaly_lab.errors import ConfigError, DataError, mendable
 from anomaly_lab.synthesis import procedural
 from anomaly_lab.synthesis.procedural import FAMILIES, make_textures
-from anomaly_lab.synthesis.textures import TextureFolder
+from anomaly_lab.synthesis.textures import PlainColours, TextureFolder
+from tests.support.runs import composed
 from tests.support.synthesizers import perlin_texture, photographs, rng, write_textures
 
 
@@ -36,9 +39,9 @@ def test_memory_budget_changes_no_result(tmp_path):
 
 
 def test_folder_errors_name_the_way_out(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere is not a folder.*null for procedural"):
+    with pytest.raises(DataError, match=r"nowhere is not a folder.*or procedural for"):
         perlin_texture(textures=str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"holds no \.jpg or \.png.*null for procedural"):
+    with pytest.raises(DataError, match=r"holds no \.jpg or \.png.*or procedural for"):
         perlin_texture(textures=str(tmp_path))
     write_textures(tmp_path, (1, 2, 3))
     (tmp_path / "broken.png").write_bytes(b"no image")
@@ -58,6 +61,48 @@ def test_a_texture_that_is_cut_off_ends_before_the_first_image(tmp_path):
                 DataError, match=rf"{name}: cannot be read as a texture \(.*truncated.*remove"
             ):
                 perlin_texture(textures=str(folder), textures_gb=memory)(photographs()[0], rng(0))
+
+
+def test_what_is_not_given_is_one_line_with_the_way_out():
+    with pytest.raises(
+        ConfigError, match=r"^synthesis\.textures: none given; give textures=a FOLDER .* procedural"
+    ):
+        perlin_texture(textures=None)
+    assert perlin_texture(textures="procedural").source == "procedural"
+    assert perlin_texture(textures="plain").source == "plain colours"
+
+
+@pytest.mark.parametrize("model", ["draem", "prff", "mlff"])
+def test_a_full_recipe_says_no_textures_and_its_small_one_and_a_data_set_do(model, tmp_path):
+    def source(*overrides: str) -> str:
+        return built(composed("data=mvtec", "data.category=a", *overrides).synthesis).source
+
+    with pytest.raises(Exception, match="textures: none given; give textures=a FOLDER") as caught:
+        source(f"model={model}")
+    assert isinstance(mendable(caught.value), ConfigError)
+    folder = write_textures(tmp_path, (250, 0, 0))
+    for given, wanted in (
+        ([f"model={model}", "textures=procedural"], "procedural"),
+        ([f"model={model}", f"textures='{folder}'"], f"folder {folder}, 1 images"),
+        ([f"model={model}_small"], "procedural"),
+        ([f"model={model}", "synthesis=none"], "none"),
+    ):
+        assert wanted in source(*given)
+    data = composed("model=nearest", "data=synthetic_defects", "data.category=a", "textures=elsewhere").data
+    assert data.defects.textures == "procedural"
+
+
+def test_a_plain_colour_has_a_number_and_all_are_as_likely():
+    colours = PlainColours((3, 5))
+    assert len(colours) == 256**3
+    for index, colour in ((0, [0, 0, 0]), (0x0102FF, [1, 2, 255]), (len(colours) - 1, [255, 255, 255])):
+        assert np.array_equal(colours[index], np.full((3, 5, 3), colour, np.uint8))
+    synthesizer = perlin_texture(
+        probability=1.0, threshold=-2.0, num_augmenters=0, textures="plain", texture_weight=[1.0, 1.0]
+    )
+    drawn = np.array([synthesizer(photographs()[0], rng(seed))[0] for seed in range(300)])
+    assert (np.ptp(drawn, (1, 2)) == 0).all()
+    assert kstest(drawn[:, 0, 0].ravel() / 256, "uniform").pvalue > 1e-3
 
 
 def test_hidden_files_are_no_textures(tmp_path):

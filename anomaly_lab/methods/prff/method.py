@@ -19,9 +19,8 @@ from anomaly_lab.layers.schedules import check_schedule, stepped_adam
 from anomaly_lab.layers.scorer import Scorer
 from anomaly_lab.layers.unet import DiscriminativeNetwork, ReconstructiveNetwork, fast_layout, initialise
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.methods.prff.progressive import Progressive
+from anomaly_lab.methods.prff.progressive import GateCount, Progressive
 from anomaly_lab.methods.prff.swin_upernet import SwinUPerNet
-from anomaly_lab.ranks import exchange
 from anomaly_lab.types import Prediction, TrainBatch
 
 log = logging.getLogger(__name__)
@@ -109,7 +108,7 @@ class Prff(AnomalyMethod):
         self.trained_iterations = trained_iterations
         self.progressive = progressive
         self.scorer = scorer
-        self.opened = 0  # further passes over single images
+        self.counted = GateCount()
 
     def setup(self, stage: str) -> None:
         """Load pretrained weights before a training starts; a resumed one replaces them by its own."""
@@ -117,19 +116,18 @@ class Prff(AnomalyMethod):
             self.discriminative.load_pretrained()
 
     def on_test_start(self) -> None:
-        """Count anew how often the gate opens."""
-        self.opened = 0
+        """Count anew how often the gate opens, for test images alone."""
+        self.counted.begin()
 
     def on_test_epoch_end(self) -> None:
         """Say how often the gate opened."""
-        self.opened = sum(exchange.gathered(self.opened))
+        self.counted.end()
         if (how := self.progressive).iterations > 1:
-            passed = f"{self.opened} further passes"
-            log.info(f"progressive reconstruction: {passed}, gate {how.gate}, m {how.threshold:g}")
+            log.info("progressive reconstruction: %s", self.counted.described(how))
 
     def doubts(self) -> list[str]:
         """Say so if no image got a further pass."""
-        idle = self.progressive.iterations > 1 and not self.opened
+        idle = self.progressive.iterations > 1 and not self.counted.passes
         return ["the gate never opened: any number of passes gives the same numbers"] * idle
 
     def forward(self, image: Tensor) -> Prediction:
@@ -140,14 +138,14 @@ class Prff(AnomalyMethod):
         suspicious = (
             result.score > how.threshold if how.gate != "open" else torch.ones_like(result.score).bool()
         )
-        for _ in range(1, how.iterations):
+        for number in range(1, how.iterations):
             # Only suspicious images are computed again; an exported graph cannot choose, and computes all.
             exporting = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
             rows = (
                 torch.arange(image.shape[0], device=image.device) if exporting else suspicious.nonzero()[:, 0]
             )
             if not exporting:
-                self.opened += len(rows)
+                self.counted.take(len(image) if number == 1 else 0, len(rows))
             if not len(rows):
                 break
             previous = reconstruction[rows]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, final
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.ranks import exchange
 from anomaly_lab.types import EVALUATION_ONLY
 
 
@@ -37,3 +38,38 @@ class Progressive:
             raise ConfigError(
                 f"model.progressive.threshold: {self.threshold}; scores are probabilities, 0 to 1"
             )
+
+
+@final
+class GateCount:
+    """How many test images got further passes; what is scored outside a test is not counted.
+
+    Such are the normals kept for the threshold, before it, and what is drawn or poisoned, after it.
+    """
+
+    def __init__(self) -> None:
+        self.images = self.opened = self.passes = 0
+        self.counting = False
+
+    def begin(self) -> None:
+        """Count from nothing."""
+        self.images = self.opened = self.passes = 0
+        self.counting = True
+
+    def take(self, images: int, passed: int) -> None:
+        """Take in a pass that ``passed`` images got; ``images`` is how many were asked, 0 after the first."""
+        if self.counting:
+            self.images += images
+            self.opened += passed if images else 0
+            self.passes += passed
+
+    def end(self) -> None:
+        """Count no more, and add up what all ranks have counted."""
+        self.counting = False
+        all_ranks = exchange.gathered((self.images, self.opened, self.passes))
+        self.images, self.opened, self.passes = (sum(column) for column in zip(*all_ranks, strict=True))
+
+    def described(self, how: Progressive) -> str:
+        """Return the share of images that got further passes, and by which gate, in words."""
+        share = f"{self.opened} of {self.images} test images ({self.opened / max(self.images, 1):.0%})"
+        return f"{share} got {self.passes} further passes, gate {how.gate}, m {how.threshold:g}"

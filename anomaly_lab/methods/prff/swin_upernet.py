@@ -25,8 +25,8 @@ POOLS = (1, 2, 3, 6)
 class SwinUPerNet(nn.Module):
     """A segmentation network; (B, channels, H, W) to (B, 2, H, W) float32 logits.
 
-    The published sizes (Sensors 2023, 23, 8750, section 5.1.3) have 86.8 M parameters in the encoder, 187.7 M
-    with the depths as printed; the head has 33.2 M at 512 channels. Images that windows do not divide are
+    The published sizes (Sensors 2023, 23, 8750, section 5.1.3) have 187.7 M parameters in the encoder, 86.8 M
+    with the depths of Swin-B; the head has 33.2 M at 512 channels. Images that windows do not divide are
     padded first; timm would pad after it shifts, and windows would reach across the border.
 
     Args:
@@ -73,8 +73,7 @@ class SwinUPerNet(nn.Module):
             )
         if weights == "imagenet" and (embed_dim, *depths, *num_heads) != (128, 2, 2, 18, 2, 4, 8, 16, 32):
             raise ConfigError(
-                "model.swin_upernet.weights: imagenet fits embed_dim 128, depths [2,2,18,2] and "
-                "Swin-B's heads"
+                "model.swin_upernet.weights: imagenet fits the sizes of Swin-B; give model=prff_swin_b"
             )
         if any(embed_dim * 2**level % heads for level, heads in enumerate(num_heads)):
             raise ConfigError(

@@ -10,6 +10,7 @@ from torch import nn
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.prff.method import Reduction
 from tests.methods.prff.small import AS_DRAEM, OFF, batch, built, learning
+from tests.support.runs import CHECKOUT
 
 
 def parameters(module: nn.Module) -> int:
@@ -38,14 +39,22 @@ def test_with_all_switches_off_it_equals_draem_in_weights_losses_and_maps():
             assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("depths", "millions"), [([2, 2, 18, 2], 86.8), ([2, 2, 42, 4], 187.7)])
-def test_parameter_counts_are_those_of_the_published_sizes(depths, millions):
+@pytest.mark.parametrize(("recipe", "millions"), [("prff_swin_b", 86.8), ("prff", 187.7)])
+def test_parameter_counts_are_those_of_the_published_sizes(recipe, millions):
     with torch.device("meta"):
-        method = built("model=prff", f"model.swin_upernet.depths={depths}")
+        method = built(f"model={recipe}")
     encoder = parameters(method.discriminative.swin) + parameters(method.discriminative.norms)
     assert round(encoder / 1e6, 1) == millions
     assert round(parameters(method.discriminative.head) / 1e6, 1) == 33.2
     assert round(parameters(method.reconstructive) / 1e6, 2) == 69.05
+    page = (CHECKOUT / "docs" / "methods" / "prff.md").read_text()
+    column = 2 if recipe == "prff_swin_b" else 1
+    rows = {cells[0]: cells for line in page.splitlines() if (cells := line.strip("| ").split(" | "))}
+    assert rows["encoder"][column] == f"{encoder:,}"
+    assert rows["head"][column] == f"{parameters(method.discriminative.head):,}"
+    assert rows["reconstruction network"][column] == f"{parameters(method.reconstructive):,}"
+    assert rows["fusion"][column] == f"{parameters(method.fusion):,}"
+    assert rows["all"][column] == f"{parameters(method):,}"
 
 
 @pytest.mark.parametrize(("channels", "wanted"), [(3, 15), (1, 9)])

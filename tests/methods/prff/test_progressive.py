@@ -102,3 +102,27 @@ def test_the_strip_shows_every_pass(method):
     with torch.no_grad():
         again, _ = method.reconstructive(panels["reconstruction 1"])
     torch.testing.assert_close(panels["reconstruction 2"], again, atol=2e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_the_gate_counts_test_images_and_neither_kept_normals_nor_drawn_ones(method, caplog):
+    method.progressive = dataclasses.replace(method.progressive, iterations=1)
+    threshold = method(images()).score.sort().values[2:4].mean().item()  # two of five are above
+    changes = {"iterations": 3, "gate": "once", "threshold": threshold, "compared": "original"}
+    method.progressive = dataclasses.replace(method.progressive, **changes)
+    method(images(3))  # kept normals
+    method.on_test_start()
+    for batch in (images()[:2], images()[2:]):
+        method(batch)
+    with caplog.at_level("INFO"):
+        method.on_test_epoch_end()
+    method(images())  # those that are drawn
+    counted = method.counted
+    assert (counted.images, counted.opened, counted.passes) == (5, 2, 4)
+    assert "2 of 5 test images (40%) got 4 further passes, gate once" in caplog.text
+    assert method.doubts() == []
+    method.progressive = dataclasses.replace(method.progressive, threshold=1.0)
+    method.on_test_start()
+    method(images())
+    method.on_test_epoch_end()
+    assert "the gate never opened" in method.doubts()[0]
