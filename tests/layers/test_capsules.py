@@ -1,38 +1,16 @@
 """Capsules: routing one capsule at a time, its gradients, and the linear map that it is with one output."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from scipy.special import softmax
 
 from anomaly_lab.layers.capsules import Capsules, SquashedLinear, squash
+from tests.support.routing import routed
 
 
 def test_the_papers_size_has_the_papers_weights():
     with torch.device("meta"):
         assert Capsules(4096, 8, 1, 512, 3).weight.shape == (1, 4096, 512, 8)
-
-
-def squashed(vector: np.ndarray) -> np.ndarray:
-    length = math.sqrt(sum(entry**2 for entry in vector))
-    return vector / length * length**2 / (1 + length**2)
-
-
-def routed(weight: np.ndarray, capsules: np.ndarray, iterations: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return one image's (O, P) output and (O, I) coupling, one capsule at a time."""
-    outputs, inputs = weight.shape[:2]
-    prediction = {(o, i): weight[o, i] @ capsules[i] for o in range(outputs) for i in range(inputs)}
-    logits = np.zeros((outputs, inputs))
-    for iteration in range(iterations):
-        coupling = np.array([softmax(logits[:, i]) for i in range(inputs)]).T
-        sums = [sum(coupling[o, i] * prediction[o, i] for i in range(inputs)) for o in range(outputs)]
-        out = [squashed(total) for total in sums]
-        if iteration < iterations - 1:
-            for (o, i), vector in prediction.items():
-                logits[o, i] += out[o] @ vector
-    return np.array(out), coupling
 
 
 @pytest.mark.parametrize("outputs", [1, 3])
