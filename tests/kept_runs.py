@@ -44,6 +44,7 @@ RUNS: dict[str, list[str]] = {
     "vt_adl": ["model=vt_adl_small", "trainer.max_steps=12"],
     "vt_adl_released": ["model=vt_adl_released_small", "trainer.max_steps=12"],
     "cpcae_folds": ["model=cpcae_knn_small", "trainer.max_steps=20", "model.residual_folds=2"],
+    "capsnet": ["model=capsnet_small", "data.train_anomalies=2", "trainer.max_steps=12"],
     "ae_l2": ["model=ae_l2_small", "trainer.max_steps=20"],
     "padim_maps": ["model=padim_small", "evaluation.save_maps=true", "evaluation.resolution=original"],
     "patchcore": ["model=patchcore_small", "data.category=chip"],

@@ -18,6 +18,7 @@ import anomaly_lab
 from anomaly_lab.methods.draem import Draem
 from tests.support.runs import on_tree, options, ran
 from tests.support.stepping import drawn, step_of
+from tests.support.supervision import defects
 from tests.support.training import weights
 from tests.support.trees import mvtec_tree
 
@@ -52,7 +53,7 @@ def asked(tree: Path, model: str, device: str, *further: str) -> list[str]:
         "evaluation.overlays=0",
         "evaluation.bootstrap=10",
     ]
-    return [*small, *own, *WITHOUT_NOISE.get(model, []), *further]
+    return [*small, *own, *WITHOUT_NOISE.get(model, []), *defects(model), *further]
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ from anomaly_lab.methods.prff.method import Prff
 from anomaly_lab.types import Prediction, TrainBatch
 from tests.support.export import OLD
 from tests.support.runs import composed, options
+from tests.support.supervision import given
 from tests.support.train_batches import unlabelled
 from tests.support.training import told
 
@@ -229,7 +230,7 @@ def trained(method: AnomalyMethod, size: tuple[int, int], dtype: torch.dtype | N
     with autocast(dtype):
         for image in images:
             mask = torch.zeros(len(image), *image.shape[2:], dtype=torch.bool, device="cuda")
-            losses.append(method.training_step(unlabelled(image, image, mask), 0))
+            losses.append(method.training_step(given(method, unlabelled(image, image, mask)), 0))
     method.plan = method.plan._replace(normals=[torch.rand(image.shape) for image in images])
     method._trainer = Trainer(dtype)
     method.on_train_epoch_end()

@@ -17,10 +17,12 @@ from anomaly_lab.ranks.norms import NormsOfAll
 from anomaly_lab.ranks.seats import Seat, seated
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
+from tests.support.supervision import given
 from tests.support.train_batches import inverted
 from tests.support.training import told
 
 RECIPES = {
+    "capsnet_small": [],
     "draem_small": [],
     "draem_guessed": ["model=draem_small", "model.ssim_range=guessed"],
     "mlff_small": ["model.losses.feature=0"],
@@ -57,6 +59,7 @@ def made(name: str) -> AnomalyMethod:
 def gradient(name: str, batch: TrainBatch) -> dict[str, Tensor]:
     """Return the loss of a batch and its gradient, joined to one vector; and the norms' means."""
     method = made(name)
+    batch = given(method, batch)
     torch.manual_seed(1)
     if here.size() == 1:
         loss = method.training_step(batch, 0)

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from anomaly_lab.config.building import instantiate
 from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed
+from tests.support.supervision import given
 from tests.support.train_batches import inverted
 from tests.support.training import told
 
@@ -28,6 +29,7 @@ def step_of(
     device = batch.image.device
     cfg = composed(*overrides, f"trainer.compile={str(compiled).lower()}", f"trainer.device={device.type}")
     method = told(instantiate(cfg.model, _convert_="all"), steps=1000)
+    batch = given(method, batch)
     method.to(device).log_dict = lambda *_, **__: None
     instantiate(cfg.trainer).compile_networks(method)
     found = method.configure_optimizers()

@@ -16,8 +16,8 @@ Method = TypeVar("Method", bound=AnomalyMethod)
 
 
 def told(method: Method, **changes: Any) -> Method:
-    """Return the method, told of ``PLAN`` with these changes."""
-    method.tell(PLAN._replace(**changes))
+    """Return the method, told of ``PLAN`` with these changes; a supervised one has two anomalies."""
+    method.tell(PLAN._replace(**{"anomalies": 2 if method.supervised else 0} | changes))
     return method
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
-from torch.optim.lr_scheduler import ExponentialLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.methods.base import AnomalyMethod
@@ -31,8 +31,9 @@ class CapsNet(AnomalyMethod):
         reconstruct: ``normal`` adds the reconstruction's error of normal images, ``all`` of all (plain
             CapsNet).
         reconstruction_weight: of the squared error, summed over all values of an image (0.0005).
-        learning_rate: of Adam in the first epoch (1e-3).
-        decay: by which the rate is multiplied after each epoch (0.9).
+        learning_rate: of Adam in the first period (1e-3).
+        decay: by which the rate is multiplied after each period (0.9).
+        decay_periods: equal parts of the training (50); with as many epochs, each is an epoch.
         score: ``length_difference`` is the anomalous capsule's length less the normal one's, -1 to 1, above 0
             where the classifier says anomalous; ``reconstruction`` is the squared error of what the normal
             capsule is decoded to, summed over the image.
@@ -50,6 +51,7 @@ class CapsNet(AnomalyMethod):
         reconstruction_weight: float,
         learning_rate: float,
         decay: float,
+        decay_periods: int,
         score: Annotated[Literal["length_difference", "reconstruction"], EVALUATION_ONLY],
     ) -> None:
         super().__init__()
@@ -63,6 +65,8 @@ class CapsNet(AnomalyMethod):
             raise ConfigError(
                 f"model.learning_rate, model.decay: {given}; give a rate > 0 and 0 < decay <= 1"
             )
+        if decay_periods < 1:
+            raise ConfigError(f"model.decay_periods: {decay_periods}; give at least 1")
         for name, value in {"absent": absent_weight, "reconstruction": reconstruction_weight}.items():
             if not value >= 0:
                 raise ConfigError(f"model.{name}_weight: {value}; give at least 0")
@@ -74,6 +78,7 @@ class CapsNet(AnomalyMethod):
         self.reconstruction_weight = reconstruction_weight
         self.learning_rate = learning_rate
         self.decay = decay
+        self.decay_periods = decay_periods
         self.score = score
 
     def forward(self, image: Tensor) -> Prediction:
@@ -120,10 +125,15 @@ class CapsNet(AnomalyMethod):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Adam, whose rate falls by a factor after each epoch (docs/methods/capsnet.md, note 6)."""
+        """Adam, whose rate falls by a factor after each period (docs/methods/capsnet.md, note 6)."""
         optimizer = torch.optim.Adam(self.parameters(), self.learning_rate, fused=True)
-        schedule = ExponentialLR(optimizer, self.decay)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        schedule = LambdaLR(optimizer, self.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self, step: int) -> float:
+        """Return the factor on the learning rate at a step, from 0, of the training that was told of."""
+        factor: float = self.decay ** (self.decay_periods * step // self.plan.steps)
+        return factor
 
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Return what the normal capsule is decoded to."""

@@ -50,7 +50,10 @@ class CapsuleNetwork(nn.Module):
         steps = [*convolutions, [maps * self.primary_dim, kernel, stride]]
         sides = _sides_after((self.height, self.width), steps)
         before = [self.channels, *(step[0] for step in steps)]
-        layers = [nn.Conv2d(width, *step) for width, step in zip(before[:-1], steps, strict=True)]
+        layers = [
+            nn.Conv2d(width, channels, kernel, stride)
+            for width, (channels, kernel, stride) in zip(before[:-1], steps, strict=True)
+        ]
         self.convolutions = nn.Sequential(
             *(part for layer in layers[:-1] for part in (layer, nn.ReLU(inplace=True)))
         )
@@ -74,15 +77,14 @@ class CapsuleNetwork(nn.Module):
         """Return what the network sees of (B, 3, H, W) images: (B, 1 or 3, H, W) float32 in [0, 1]."""
         image = image.float()
         if self.channels == 1:
-            red, green, blue = image.split(1, dim=1)
-            image = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+            image = LUMA[0] * image[:, :1] + LUMA[1] * image[:, 1:2] + LUMA[2] * image[:, 2:]
         return image
 
     def forward(self, seen: Tensor) -> Tensor:
         """Return the (B, 2, class_dim) class capsules, float32, each shorter than 1."""
         x = self.primary(self.convolutions(seen)).float()
         # A capsule is what its filters say at one place: (B, maps, dim, h, w) to (B, maps * h * w, dim).
-        places = x.unflatten(1, (-1, self.primary_dim)).movedim(2, -1).flatten(1, 3)
+        places = x.view(len(x), -1, self.primary_dim, *x.shape[2:]).movedim(2, -1).flatten(1, 3)
         capsules: Tensor = self.classes(squash(places))
         return capsules
 
@@ -97,7 +99,7 @@ class CapsuleNetwork(nn.Module):
             (B, 1 or 3, H, W) float32 in [0, 1].
         """
         flat: Tensor = self.decoder((capsules * of_class(label)[..., None]).flatten(1)).float()
-        return flat.unflatten(1, (self.channels, self.height, self.width))
+        return flat.view(-1, self.channels, self.height, self.width)
 
 
 def of_class(label: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from anomaly_lab.methods.capsnet.method import CapsNet
 from anomaly_lab.methods.capsnet.network import CapsuleNetwork
 from anomaly_lab.types import TrainBatch
+from tests.support.training import told
 
 SIDE = 12
 NETWORK = {
@@ -28,6 +29,7 @@ METHOD = {
     "reconstruction_weight": 5e-4,
     "learning_rate": 1e-3,
     "decay": 0.9,
+    "decay_periods": 50,
     "score": "length_difference",
 }
 
@@ -44,7 +46,7 @@ def network(**changes: Any) -> CapsuleNetwork:
 def method(**changes: Any) -> CapsNet:
     """Return the method with a narrow network; a change of a network's key goes there."""
     inner = {key: changes.pop(key) for key in list(changes) if key in NETWORK}
-    return CapsNet(network(**inner), **METHOD | changes).eval()
+    return told(CapsNet(network(**inner), **METHOD | changes).eval())
 
 
 def images(count: int, *, side: int = SIDE) -> Tensor:

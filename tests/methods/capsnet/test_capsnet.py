@@ -134,17 +134,19 @@ def test_three_anomalies_among_sixty_images_teach_it_what_they_are():
     assert roc_auc_score(np.arange(60) >= 30, score) > 0.95
 
 
-def test_the_rate_falls_by_a_tenth_after_each_epoch():
-    found = method().configure_optimizers()
+@pytest.mark.parametrize(("steps", "epoch"), [(3000, 60), (350, 7)])
+def test_the_rate_falls_by_a_tenth_after_each_of_fifty_epochs(steps, epoch):
+    made = told(method(), steps=steps)
+    found = made.configure_optimizers()
     assert isinstance(found["optimizer"], torch.optim.Adam)
-    schedule = found["lr_scheduler"]
-    assert schedule["interval"] == "epoch"
+    assert found["lr_scheduler"]["interval"] == "step"
     rates = []
-    for _ in range(4):
-        rates += schedule["scheduler"].get_last_lr()
+    for _ in range(3 * epoch):
+        rates += found["lr_scheduler"]["scheduler"].get_last_lr()
         found["optimizer"].step()
-        schedule["scheduler"].step()
-    np.testing.assert_allclose(rates, [1e-3 * 0.9**epoch for epoch in range(4)], rtol=1e-12)
+        found["lr_scheduler"]["scheduler"].step()
+    np.testing.assert_allclose(rates, np.repeat([1e-3, 9e-4, 8.1e-4], epoch), rtol=1e-12)
+    assert made.rate(steps - 1) == pytest.approx(0.9**49)
 
 
 def test_it_is_supervised_and_refuses_a_training_without_anomalies():
@@ -160,6 +162,7 @@ def test_it_is_supervised_and_refuses_a_training_without_anomalies():
         ({"margin_absent": 0.9}, "model.margin_absent, model.margin_present: 0.9 and 0.9; give"),
         ({"margin_present": 1.1}, "model.margin_absent, model.margin_present: 0.1 and 1.1; give"),
         ({"learning_rate": 0.0}, "model.learning_rate, model.decay: 0.0 and 0.9; give"),
+        ({"decay_periods": 0}, "model.decay_periods: 0; give at least 1"),
         ({"decay": 1.5}, "model.learning_rate, model.decay: 0.001 and 1.5; give"),
         ({"absent_weight": -0.5}, "model.absent_weight: -0.5; give at least 0"),
         ({"reconstruction_weight": float("nan")}, "model.reconstruction_weight: nan; give at least 0"),
