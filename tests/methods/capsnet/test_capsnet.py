@@ -8,6 +8,7 @@ from torch import Tensor
 
 from anomaly_lab.errors import ConfigError
 from tests.methods.capsnet.narrow import SIDE, batch_of, images, method
+from tests.support.export import exported
 from tests.support.training import told
 
 LABEL = torch.tensor([False, True, False, True, False])
@@ -171,3 +172,15 @@ def test_it_is_supervised_and_refuses_a_training_without_anomalies():
 def test_a_value_that_makes_no_loss_is_refused_in_a_line(changes, line):
     with pytest.raises(ConfigError, match=f"^{line}"):
         method(**changes)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # onnxscript and torch.export warn of their own ways
+@pytest.mark.parametrize("score", ["length_difference", "reconstruction"])
+@torch.no_grad()
+def test_it_leaves_as_one_onnx_graph(score, tmp_path):
+    made = method(score=score, colours="grey")
+    anomaly_map, found = exported(made, images(3), tmp_path / "capsnet.onnx")
+    wanted = made(images(3))
+    np.testing.assert_allclose(anomaly_map, wanted.anomaly_map, atol=1e-4)
+    np.testing.assert_allclose(found, wanted.score, atol=1e-4)
