@@ -32,7 +32,8 @@ def tiny(tree: Path, name: str) -> list[str]:
 
 
 NAMED = {"gtanoic": "D_A", "mpdd": "tubes", "kolektor": "KolektorSDD", "zipper": "zipper_1", "btad": "02"}
-NAMED |= {"visa": "pcb1", "mvtec_loco": "pushpins", "mvtec_ad2": "vial"}
+NAMED |= {"visa": "pcb1", "mvtec_loco": "pushpins", "mvtec_ad2": "vial", "mnist": "digit_3"}
+NAMED |= {"digits": "digit_3", "fashion_mnist": "bag", "cifar10": "cat", "coil100": "obj3"}
 ROOTED = {"demo": [], "folder": ["data.root=photographs"], "magnetic_tile": ["data.root=x"]}
 
 
