@@ -77,3 +77,4 @@ class Training(NamedTuple):
     normals: Iterable[Tensor]
     ranks: int = 1  # processes that share each batch
     anomalies: int = 0  # labelled photographs of defects, for supervised methods
+    kept: Iterable[Tensor] = ()  # the normal images that data.holdout keeps from training, as `normals`

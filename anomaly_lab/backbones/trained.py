@@ -81,3 +81,19 @@ class TrainedBackbone(nn.Module):
         normalised = (image.float() - self.mean) / self.std
         levels = self.network(normalised.contiguous(memory_format=torch.channels_last))
         return [levels[index] for index in self.order]
+
+    def parts(self) -> list[tuple[str, nn.Module]]:
+        """Return the steps of the network, by name, for a method that puts steps of its own between them.
+
+        One after the other they compute what the deepest layer gives, of an image that is normalised.
+
+        Raises:
+            ConfigError: the network is no chain of steps.
+        """
+        inner = self.network["model"] if list(self.network) == ["model"] else self.network
+        if isinstance(inner, nn.ModuleDict):
+            return list(inner.items())
+        if not all(hasattr(inner, name) for name in ("conv_stem", "bn1", "blocks")):
+            raise ConfigError(f"model.backbone.name: {self.name} is no chain of steps; give a ResNet")
+        blocks = [(f"blocks.{place}", block) for place, block in enumerate(inner.blocks)]
+        return [("conv_stem", inner.conv_stem), ("bn1", inner.bn1), *blocks]

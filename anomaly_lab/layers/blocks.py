@@ -1,5 +1,7 @@
 """Parts of convolutional networks that more than one method uses."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -13,6 +15,18 @@ def conv(before: int, after: int, kernel: int) -> nn.Sequential:
     """One convolution without bias, batch norm, ReLU."""
     weights = nn.Conv2d(before, after, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(weights, BatchNormOfAny(after), nn.ReLU(inplace=True))
+
+
+def linears(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers with bias for (B, C, 1, 1) values, all with a ReLU and all but the last with batch norm.
+
+    They are convolutions of 1 x 1, whose batch norm also takes a batch of one.
+    """
+    steps: list[nn.Module] = []
+    for place, (before, after) in enumerate(pairwise(widths), 1):
+        norm = [] if place == len(widths) - 1 else [BatchNormOfAny(after)]
+        steps += [nn.Conv2d(before, after, 1), *norm, nn.ReLU(inplace=True)]
+    return nn.Sequential(*steps)
 
 
 @final

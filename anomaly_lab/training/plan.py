@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 from anomaly_lab.data.base import AnomalyDataModule
+from anomaly_lab.data.batches import Normals
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.evaluation.settings import EvaluationSettings
 from anomaly_lab.methods.base import AnomalyMethod
@@ -36,6 +37,7 @@ def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:
         normals=data.normals,
         ranks=ranks,
         anomalies=len(data.roles["anomalies"]),
+        kept=Normals(lambda: data.normal.images, data.batch_size),
     )
 
 
