@@ -65,9 +65,11 @@ class PerceptualLoss(nn.Module):
     def forward(self, picture: Tensor, image: Tensor) -> Tensor:
         """Return the squared difference of two (B, 3, H, W) pictures, (B, h, w) float32.
 
-        It is averaged over the layer's channels, so that its mean is the papers' loss.
+        It is averaged over the layer's channels, so that its mean is the papers' loss. Under mixed precision
+        it stays in float32, as a difference of nearly equal features would be rounded away.
         """
-        difference = self.features(picture).float() - self.features(image).float()
+        with torch.autocast(image.device.type, enabled=False):
+            difference = self.features(picture.float()) - self.features(image.float())
         return difference.square().mean(dim=1)
 
     def features(self, image: Tensor) -> Tensor:

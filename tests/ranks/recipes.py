@@ -29,6 +29,8 @@ RECIPES = {
     "prff_small": [],
     "prff_unet": ["model=prff_small", "model.discriminator=unet", "model.trained_iterations=2"],
     "vt_adl_small": [],
+    "pyramidal_ae_small": [],
+    "piade_small": [],
     "ae_l2_small": [],
     "cpcae_folds": ["model=cpcae_knn_small", "model.residual_folds=3"],
 }

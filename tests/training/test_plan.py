@@ -63,6 +63,19 @@ def test_the_length_is_of_steps_and_of_epochs_that_are_begun(changes, data, step
     assert plan.epochs == math.ceil(plan.steps / mvtec(tree, **data).batches_per_epoch)
 
 
+@pytest.mark.parametrize(("holdout", "count"), [(0.0, 0), (0.5, 3)])
+def test_the_normals_that_are_kept_are_those_held_out_and_none_of_training(holdout, count, tree):
+    data = ready(mvtec(tree, holdout=holdout, batch_size=2))
+    plan = planned(settings(), data)
+    kept, seen = list(plan.kept), list(plan.normals)
+    assert sum(map(len, kept)) == count
+    assert sum(map(len, seen)) == 6 - count
+    for place, image in enumerate(torch.cat(kept) if kept else ()):
+        wanted = torch.from_numpy(data.normal.images[place]).permute(2, 0, 1) / 255
+        torch.testing.assert_close(image, wanted)
+        assert not any(torch.equal(image, other) for other in torch.cat(seen))
+
+
 @pytest.mark.parametrize(
     ("data", "wanted"),
     [

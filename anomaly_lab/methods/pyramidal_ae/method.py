@@ -148,8 +148,9 @@ class PyramidalAutoencoder(AnomalyMethod):
                 len(kept),
             )
             kept = self._terms(self.plan.normals)
-        low, high = kept.amin(dim=0), kept.amax(dim=0)
-        span = torch.where(high > low, high - low, torch.ones_like(low))
+        low = kept.amin(dim=0)
+        span = kept.amax(dim=0) - low
+        span = torch.where(span > 0, span, torch.ones_like(span))
         self.ranges_ = torch.stack([low, span], dim=1)
 
     @torch.no_grad()

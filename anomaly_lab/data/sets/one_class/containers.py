@@ -121,14 +121,15 @@ def _planes(rows: np.ndarray) -> np.ndarray:
 class _Array:
     """Stands for a numpy array in a pickle, so that no function of numpy's is called by a file."""
 
-    state: Any = None
+    state: Any = (0, (), None, False, b"")  # version, shape, type, whether by columns, values
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
     def rows(self, count: int) -> np.ndarray:
         """Return the (count, 3072) uint8 values. ValueError: it has others."""
-        _, shape, kind, by_columns, content = self.state
+        known = isinstance(self.state, tuple) and len(self.state) == 5
+        _, shape, kind, by_columns, content = self.state if known else type(self).state
         fits = shape == (count, CIFAR_BYTES) and isinstance(kind, _Kind) and kind.name in (b"u1", "u1")
         if not fits or by_columns or not isinstance(content, bytes) or len(content) != count * CIFAR_BYTES:
             raise ValueError(f"has no {count} x {CIFAR_BYTES} bytes for its {count} labels")
