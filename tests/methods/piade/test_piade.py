@@ -180,7 +180,9 @@ def test_loss_and_score_are_the_sum_of_the_terms(terms, names):
             each["perceptual"] = 0.5 * (features[0] - features[1]).square().mean((1, 2, 3))
         wanted = sum(each[name].double() for name in names)
         prediction = method(IMAGE)
-        loss = method.training_step(TrainBatch(1 - IMAGE, IMAGE, torch.zeros(3, 64, 64).bool()), 0)
+        loss = method.training_step(
+            TrainBatch(1 - IMAGE, IMAGE, torch.zeros(3, 64, 64).bool(), torch.zeros(3).bool()), 0
+        )
     torch.testing.assert_close(prediction.score.double(), wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(loss.double(), wanted.mean(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(prediction.anomaly_map.mean((1, 2)).double(), wanted, rtol=1e-2, atol=1e-2)

@@ -13,7 +13,7 @@ from tests.support.runs import composed
 from tests.support.training import told
 
 IMAGE = noise(4, 3, 64, 64)
-BATCH = TrainBatch(1 - IMAGE, IMAGE, torch.zeros(3, 64, 64).bool())
+BATCH = TrainBatch(1 - IMAGE, IMAGE, torch.zeros(3, 64, 64).bool(), torch.zeros(3).bool())
 
 
 def small(*overrides: str, **changes):
