@@ -18,7 +18,18 @@ VERSIONS = {
     "pixel_aupro": 1,
 }
 
+# What a group of metrics is measured on, by what their names begin with; none is computed anew from scores.
+# poison: 2 since severity 3 lies beyond the ranges of the training copies, at whose ends it was before.
+PROTOCOLS = {"poison": 2}
+
+
+def current(name: str) -> int:
+    """Return the version of a metric, or of what a group of metrics is measured on, as computed now."""
+    return PROTOCOLS.get(name, VERSIONS.get(name, FIRST))
+
 
 def versions_of(metrics: Mapping[str, float]) -> dict[str, int]:
-    """Return the version of each metric that has one, as computed now."""
-    return {name: version for name, version in VERSIONS.items() if name in metrics}
+    """Return the version of each metric that has one, and of what it is measured on, as computed now."""
+    found = {name: version for name, version in VERSIONS.items() if name in metrics}
+    measured = {start for start in PROTOCOLS for name in metrics if name.startswith(start)}
+    return found | {start: PROTOCOLS[start] for start in sorted(measured)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import final
 
-from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
+from anomaly_lab.evaluation.definitions import PROTOCOLS, current
 from anomaly_lab.report.columns import Column, configurations
 from anomaly_lab.report.run import Run
 
@@ -58,7 +58,7 @@ class TableCell:
     @property
     def outdated(self) -> bool:
         """Whether a number of it is by another definition than today's."""
-        return any(version != VERSIONS.get(name, FIRST) for name, version in self.versions)
+        return any(version != current(name) for name, version in self.versions)
 
     @property
     def whole(self) -> bool:
@@ -125,14 +125,17 @@ def _table(data: str, runs: Sequence[tuple[Run, Column]], metric: str) -> Table:
 
 def made_of(metric: str) -> Sequence[str]:
     """Return the metrics whose definitions a metric's number is of; itself but for those made of others."""
-    name = f"{OF_IMAGES}{metric.rpartition(OF_IMAGES)[2]}" if metric.startswith(POISONED) else metric
+    poisoned = metric.startswith(POISONED)
+    name = f"{OF_IMAGES}{metric.rpartition(OF_IMAGES)[2]}" if poisoned else metric
     for end in ENDS:
         name = name.removesuffix(end)
-    return MADE_OF.get(name, (name,))
+    return (*MADE_OF.get(name, (name,)), *([POISONED] if poisoned else []))
 
 
 def _versions(run: Run, metric: str) -> frozenset[tuple[str, int]]:
-    return frozenset((name, run.version(name, metric)) for name in made_of(metric))
+    return frozenset(
+        (name, run.version(name, "" if name in PROTOCOLS else metric)) for name in made_of(metric)
+    )
 
 
 def _cell(runs: Sequence[Run], metric: str) -> TableCell:

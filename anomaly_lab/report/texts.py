@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from anomaly_lab.evaluation.definitions import FIRST, VERSIONS
+from anomaly_lab.evaluation.definitions import current
 from anomaly_lab.report.beside import Papers, Printed
 from anomaly_lab.report.columns import Column
 from anomaly_lab.report.names import headings, stamps, title, told
@@ -105,11 +105,11 @@ def outdated_in(tables: Sequence[Table]) -> list[str]:
     for table in tables:
         for cell in table.cells.values():
             for name, version in cell.versions:
-                if version != VERSIONS.get(name, FIRST):
+                if version != current(name):
                     found.setdefault((table.metric, name), set()).add(version)
     return [
         f"{metric}: {'' if name == metric else f'made of {name} '}by definition "
-        f"{', '.join(map(str, sorted(old)))}, which is now {VERSIONS.get(name, FIRST)}; {_way_out(metric)}"
+        f"{', '.join(map(str, sorted(old)))}, which is now {current(name)}; {_way_out(metric)}"
         for (metric, name), old in sorted(found.items())
     ]
 

@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomaly_lab.data.augment.hierarchical import FAMILIES, poisoned
+from anomaly_lab.evaluation.definitions import PROTOCOLS, VERSIONS, current, versions_of
 from anomaly_lab.evaluation.robustness import copied
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.nearest import Nearest
@@ -157,6 +158,14 @@ def test_labels_are_not_looked_at(tree, tmp_path):
     other = measured(tmp_path / "flipped", data, Spread())
     names = [f"poison_{family}_{severity}_image_auroc" for family, severity in CELLS]
     assert [other[name] for name in names] == pytest.approx([1 - metrics[name] for name in names])
+
+
+def test_which_copies_they_were_is_kept_with_the_numbers():
+    assert versions_of({"image_auroc": 0.5}) == {"image_auroc": 1}
+    found = versions_of({"image_auroc": 0.5, "poisoned_image_auroc": 0.5, "poison_geometry_1_image_ap": 0.5})
+    assert found == {"image_auroc": 1, "poison": 2}
+    assert (current("poison"), current("unheard_of")) == (2, 1)
+    assert not PROTOCOLS.keys() & VERSIONS.keys()
 
 
 def test_test_images_stay_as_they_are(tree, tmp_path):

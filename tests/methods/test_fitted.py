@@ -55,7 +55,7 @@ def test_more_neighbours_than_images_and_more_components_are_capped_and_said(cap
     mixture = GaussianMixture(40, "diagonal", 1e-3, 1, 5, 1e-3, 0)
     with caplog.at_level(logging.WARNING):
         method = fitted(deep_knn(50))
-        fitted(HitMilf(backbone("avg"), NOTHING, Pca(0.9, 3), mixture))
+        fitted(HitMilf(backbone("avg"), NOTHING, Pca("largest", 0.9, 3), mixture))
     assert method(TEST).score.isfinite().all()
     assert any("50" in line and "12" in line for line in caplog.messages)
     assert any("40" in line and "12" in line for line in caplog.messages)

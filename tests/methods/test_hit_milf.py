@@ -14,7 +14,7 @@ from tests.support.fitting import TEST, TRAIN, backbone, fitted
 
 def test_hit_milf_is_the_density_of_reduced_features():
     mixture = GaussianMixture(1, "full", 1e-3, 1, 10, 1e-4, 0)
-    method = fitted(HitMilf(backbone("avg"), NOTHING, Pca(0.9, 5), mixture))
+    method = fitted(HitMilf(backbone("avg"), NOTHING, Pca("largest", 0.9, 5), mixture))
     extract = backbone("avg")
     train, test = (torch.cat(extract(images), dim=1).double().numpy() for images in (TRAIN, TEST))
     train, test = ((vectors - train.mean(0)) / train.std(0) for vectors in (train, test))

@@ -141,12 +141,17 @@ def test_a_cell_without_a_number_has_its_doubts_counted(tmp_path):
 
 
 def test_what_a_metric_is_made_of_says_by_which_definition_it_is(tmp_path, monkeypatch):
-    """Of image AUROC's are mad and the mean over copies; what was noted of the copies comes first."""
+    """Of image AUROC's are mad and the mean over copies; what was noted of the copies comes first.
+
+    What the copies are is a definition of its own.
+    """
     values = dict.fromkeys(SEVEN, 0.5) | {"poisoned_image_auroc": 0.4, "image_auroc_low": 0.3}
     kept(tmp_path, "padim/own/a", **values)
-    kept(tmp_path, "mlff/own/a", manifest={"metric_versions": {"image_auroc": 2}}, **values)
-    versions = {"image_auroc": 2, "poisoned_image_auroc": 1}
+    kept(tmp_path, "mlff/own/a", manifest={"metric_versions": {"image_auroc": 2, "poison": 2}}, **values)
+    versions = {"image_auroc": 2, "poisoned_image_auroc": 1, "poison": 2}
     kept(tmp_path, "nearest/own/a", manifest={"metric_versions": versions}, **values)
+    versions = {"image_auroc": 2, "poison": 1}
+    kept(tmp_path, "patchcore/own/a", manifest={"metric_versions": versions}, **values)
     names = ("image_auroc", "mad", "poisoned_image_auroc", "image_auroc_low", "pixel_ap")
     monkeypatch.setitem(VERSIONS, "image_auroc", 2)
     tables_made = made(tmp_path, *names)
@@ -156,7 +161,8 @@ def test_what_a_metric_is_made_of_says_by_which_definition_it_is(tmp_path, monke
         for (_, column), cell in table.cells.items()
         if cell.outdated
     }
-    assert old == {*((name, "padim") for name in names[:-1]), ("poisoned_image_auroc", "nearest")}
+    copies = {("poisoned_image_auroc", "nearest"), ("poisoned_image_auroc", "patchcore")}
+    assert old == {*((name, "padim") for name in names[:-1]), *copies}
     by = "by definition 1, which is now 2;"
     lines = [line.rpartition(by)[0] + by for line in outdated_in(tables_made)]
     assert lines == [
@@ -164,6 +170,7 @@ def test_what_a_metric_is_made_of_says_by_which_definition_it_is(tmp_path, monke
         f"image_auroc_low: made of image_auroc {by}",
         f"mad: made of image_auroc {by}",
         f"poisoned_image_auroc: made of image_auroc {by}",
+        f"poisoned_image_auroc: made of poison {by}",
     ]
 
 

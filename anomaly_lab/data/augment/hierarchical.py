@@ -18,6 +18,7 @@ Family = Literal["geometry", "photometry", "degradation"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 DEEPEST = 3  # level of the tree
 WORST = 3  # severity
+AT_END = 2  # severity at which a strength is at an end of its training range
 LEVELS = np.arange(256.0)
 
 
@@ -106,13 +107,13 @@ class Strength(NamedTuple):
     neutral: float
 
     def worsened(self, severity: int, rng: np.random.Generator) -> float:
-        """Return severity thirds of the way from neutral to an end.
+        """Return the strength halfway from neutral to an end, at the end, or half as far again beyond it.
 
-        The end is drawn, or the farther one if neutral is outside.
+        These are severities 1, 2 and 3. The end is drawn, or the farther one if neutral is outside.
         """
         far = max(self.low, self.high, key=lambda end: abs(end - self.neutral))
         ends = (self.low, self.high) if self.low < self.neutral < self.high else (far, far)
-        return self.neutral + severity / WORST * (ends[rng.integers(2)] - self.neutral)
+        return self.neutral + severity / AT_END * (ends[rng.integers(2)] - self.neutral)
 
 
 class Operation(NamedTuple):
@@ -189,11 +190,12 @@ class HierarchicalTransformation(Augmentation):
 def poisoned(image: np.ndarray, family: Family, severity: int, rng: np.random.Generator) -> np.ndarray:
     """Return a copy as from a non-ideal capture: by an operation of the family, drawn from all but the flip.
 
-    Severity 1, 2 or 3 is so many thirds of the way from no change to an end of the training range, the side
-    drawn: rotation 3.3, 6.7, 10 degrees; shift 1.7, 3.3, 5 % of both sides; scale, contrast 1 +- 0.1, +- 0.3
-    at most; brightness 1 +- 0.4; gamma down to 0.7 or up to 1.5; blur to sigma 2; noise to 0.05; JPEG quality
-    80, 60, 40; shadow or highlight 1 +- 0.6. The same ``rng`` state gives the same operation, side and noise
-    for every severity, so a higher one changes the image more.
+    Severity 1 is halfway from no change to an end of the training range, 2 is at that end, 3 is half as far
+    again beyond it, where no training copy is. The side is drawn: rotation 5, 10, 15 degrees; shift 2.5, 5,
+    7.5 % of both sides; scale 1 +- 0.05, 0.1, 0.15; brightness 1 +- 0.2, 0.4, 0.6; contrast 1 +- 0.15, 0.3,
+    0.45; gamma 0.85, 0.7, 0.55 or 1.25, 1.5, 1.75; blur of sigma 1, 2, 3; noise of 0.025, 0.05, 0.075; JPEG
+    quality 70, 40, 10; shadow or highlight 1 +- 0.3, 0.6, 0.9. The same ``rng`` state gives the same
+    operation, side and noise for every severity, so a higher one changes the image more.
     """
     operations = list(OPERATIONS[family].values())
     operation = operations[rng.integers(len(operations))]

@@ -323,7 +323,7 @@ def test_poison_grows_with_severity_for_every_image(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("severity", [1, 2, 3])
-def test_poison_is_one_operation_at_thirds_of_its_range(drawn, family, severity):
+def test_poison_is_one_operation_at_halves_of_its_range(drawn, family, severity):
     image, found = photograph(size=(16, 16)), []
     for seed in range(120):
         poisoned(image, family, severity, rng(seed))
@@ -333,11 +333,25 @@ def test_poison_is_one_operation_at_thirds_of_its_range(drawn, family, severity)
     for name in OPERATIONS[family]:
         low, high, neutral = RANGES[name][0]
         ends = [low, high] if low < neutral < high else [{"blur": 2, "noise": 0.05, "jpeg": 40}[name]]
-        sides = [round(neutral + (end - neutral) * severity / 3, 9) for end in ends]
+        sides = [round(neutral + (end - neutral) * severity / 2, 9) for end in ends]
         expected |= (
             {(name, a, b) for a in sides for b in sides} if name == "shift" else {(name, a) for a in sides}
         )
     assert {(name, *(round(s, 9) for s in strengths)) for name, strengths in found} == expected
+
+
+@pytest.mark.parametrize(("family", "name"), NAMES)
+def test_the_worst_poison_lies_beyond_all_that_training_draws(family, name):
+    """And the milder two do not, so that severity tells what was seen from what was not."""
+    for low, high, neutral in RANGES[name]:
+        strength = next(s for s in OPERATIONS[family][name].strengths if s[:2] == (low, high))
+        for side in range(6):
+            mild, edge, worst = (strength.worsened(severity, rng(side)) for severity in (1, 2, 3))
+            assert min(low, high, neutral) <= mild <= max(low, high, neutral)
+            assert edge == pytest.approx(low) or edge == pytest.approx(high)
+            assert not low <= worst <= high
+            assert abs(worst - neutral) > abs(edge - neutral) > abs(mild - neutral)
+    assert OPERATIONS["degradation"]["jpeg"].strengths[0].worsened(3, rng(0)) == pytest.approx(10)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
