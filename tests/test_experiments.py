@@ -43,7 +43,16 @@ REPEATS = {
     "piade_mvtec": ["piade_vectors"],
     "piade_losses": ["piade_losses"],
 }
-NO_TABLE = {"piade_skip", "hit_levels", "hit_robustness", "hit_pinned", "capsnet_anomalies", "all_methods"}
+NO_TABLE = {
+    "all_methods",
+    "capsnet_anomalies",
+    "hit_heldout",
+    "hit_levels",
+    "hit_pinned",
+    "hit_robustness",
+    "mlff_losses",
+    "piade_skip",
+}
 
 
 @lru_cache

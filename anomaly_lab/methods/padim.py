@@ -14,7 +14,7 @@ from anomaly_lab.backbones.cached import CachedExtractor
 from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.gaussian import PositionGaussian
-from anomaly_lab.layers.maps import enlarged
+from anomaly_lab.layers.maps import Upsampling, enlarged
 from anomaly_lab.methods.fitted import SinglePassMethod
 from anomaly_lab.types import EVALUATION_ONLY, SAME_RUN, Prediction
 
@@ -30,6 +30,7 @@ class Padim(SinglePassMethod):
         channels: kept of all, drawn by ``seed``; the paper: 100 for ResNet18, 550 for Wide ResNet-50
             (section V-B).
         estimator: the Gaussians.
+        upsampling: how distances are enlarged to the map; the paper: ``bicubic`` (section IV-B).
         sigma: of the Gaussian that smooths the map, in pixels of the image; the paper: 4 (section IV-B).
         seed: draws the channels.
     """
@@ -37,12 +38,13 @@ class Padim(SinglePassMethod):
     joins: ClassVar[bool] = True
     channels_: Tensor  # (D,) int64
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - hyperparameters
         self,
         backbone: FeatureExtractor,
         cache: Annotated[Cache, SAME_RUN],
         channels: int,
         estimator: PositionGaussian,
+        upsampling: Annotated[Upsampling, EVALUATION_ONLY],
         sigma: Annotated[float, EVALUATION_ONLY],
         seed: int,
     ) -> None:
@@ -55,6 +57,7 @@ class Padim(SinglePassMethod):
         self.backbone = backbone.maps()
         self.features = CachedExtractor(backbone, cache)
         self.estimator = estimator
+        self.upsampling: Upsampling = upsampling
         self.sigma = sigma
         drawn = torch.randperm(total, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
         self.register_buffer("channels_", drawn[:channels].sort().values)
@@ -68,7 +71,8 @@ class Padim(SinglePassMethod):
         """Return the enlarged, smoothed distances, and their maximum as the score."""
         maps = self.patches(image)
         distance = self.estimator.score(maps.flatten(1, 2)).view(maps.shape[:3])
-        anomaly_map = enlarged(distance, (image.shape[2], image.shape[3]), self.sigma)
+        size = (image.shape[2], image.shape[3])
+        anomaly_map = enlarged(distance, size, self.sigma, upsampling=self.upsampling)
         return Prediction(anomaly_map, anomaly_map.amax((1, 2)))
 
     def patches(self, image: Tensor) -> Tensor:

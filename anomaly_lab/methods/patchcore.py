@@ -1,12 +1,12 @@
 """PatchCore: nearest neighbours among a coreset of patches (Roth et al., CVPR 2022, arXiv 2106.08265)."""
 
 import logging
-from typing import Annotated, final
+from typing import Annotated, Literal, final
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import adaptive_avg_pool1d, avg_pool2d, interpolate, unfold
 
 from anomaly_lab.backbones.cache import Cache, digest
 from anomaly_lab.backbones.cached import CachedExtractor
@@ -30,9 +30,13 @@ class PatchCore(FittedMethod):
         backbone: maps; each is averaged over 3 x 3 (section 3.1, p = 3), the coarser ones are enlarged,
             bilinear.
         cache: where features and chosen coresets are kept.
+        layer_dimensions: what the values of a 3 x 3 neighbourhood are pooled to, of each layer; null: one
+            average a channel. The authors' code: 1024 (docs/methods/patchcore.md, note 1).
+        patch_dimensions: what the joined layers are pooled to; null: not at all. The authors' code: 1024.
         coreset: share of all training patches that is kept, chosen greedily (section 3.2, algorithm 1).
         projection: dimensions of the random projection that the choice is made in; null makes none.
         neighbors: b of equation 7, which weighs the image's score; 1 leaves it as it is.
+        distance: ``euclidean`` (equation 6), or its square, as the authors' code has it.
         sigma: of the Gaussian that smooths the map, in pixels of the image (section 3.3: 4).
         seed: of the projection and of the first patch.
     """
@@ -43,9 +47,12 @@ class PatchCore(FittedMethod):
         self,
         backbone: FeatureExtractor,
         cache: Annotated[Cache, SAME_RUN],
+        layer_dimensions: int | None,
+        patch_dimensions: int | None,
         coreset: float,
         projection: int | None,
         neighbors: Annotated[int, EVALUATION_ONLY],
+        distance: Annotated[Literal["euclidean", "squared"], EVALUATION_ONLY],
         sigma: Annotated[float, EVALUATION_ONLY],
         seed: int,
     ) -> None:
@@ -55,16 +62,21 @@ class PatchCore(FittedMethod):
         for key, value, least in (
             ("neighbors", neighbors, 1),
             ("sigma", sigma, 0),
-            ("projection", projection or 1, 1),
+            ("projection", 1 if projection is None else projection, 1),
+            ("layer_dimensions", 1 if layer_dimensions is None else layer_dimensions, 1),
+            ("patch_dimensions", 1 if patch_dimensions is None else patch_dimensions, 1),
         ):
             if value < least:
                 raise ConfigError(f"model.{key}: {value}; give at least {least}")
         self.backbone = backbone.maps()
         self.features = CachedExtractor(backbone, cache)
         self.cache = cache
+        self.layer_dimensions = layer_dimensions
+        self.patch_dimensions = patch_dimensions
         self.coreset = coreset
         self.projection = projection
         self.neighbors = neighbors
+        self.squared = distance == "squared"
         self.sigma = sigma
         self.seed = seed
         self.capped = False
@@ -81,9 +93,10 @@ class PatchCore(FittedMethod):
         batch, height, width, channels = patches.shape
         flat = patches.view(batch, height * width, channels)
         distance, rows = (found.view(batch, -1) for found in nearest(flat.flatten(0, 1), self.bank_, 1))
-        score, worst = distance.max(dim=1)
+        worst = distance.argmax(dim=1)
         chosen = torch.arange(batch, device=image.device)
-        score = score * self._weight(flat[chosen, worst], rows[chosen, worst])
+        distance = distance.square() if self.squared else distance
+        score = distance[chosen, worst] * self._weight(flat[chosen, worst], rows[chosen, worst])
         coarse = distance.view(batch, height, width)
         return Prediction(enlarged(coarse, (image.shape[2], image.shape[3]), self.sigma), score)
 
@@ -107,9 +120,25 @@ class PatchCore(FittedMethod):
 
     def collect(self, image: Tensor) -> Tensor:
         """Return the patch features of all layers at each position of the first: (B, h, w, D) float32."""
-        first, *others = [avg_pool2d(level, 3, stride=1, padding=1) for level in self.features(image)]
+        first, *others = [self._neighbourhoods(level) for level in self.features(image)]
+        # Enlarging weighs positions and pooling weighs channels, so that either may come first.
         enlarging = (interpolate(level, first.shape[2:], mode="bilinear") for level in others)
-        return torch.cat([first, *enlarging], dim=1).permute(0, 2, 3, 1).contiguous()
+        patches = torch.cat([first, *enlarging], dim=1).permute(0, 2, 3, 1)
+        if self.patch_dimensions is not None:
+            patches = adaptive_avg_pool1d(patches.flatten(1, 2), self.patch_dimensions).unflatten(
+                1, patches.shape[1:3]
+            )
+        return patches.contiguous()
+
+    def _neighbourhoods(self, level: Tensor) -> Tensor:
+        """Return what is taken of each 3 x 3 neighbourhood of a (B, C, h, w) level: (B, D, h, w) float32.
+
+        Beyond the edges there are zeros. Pooling runs over the channels, and over the nine positions of each.
+        """
+        if self.layer_dimensions is None:
+            return avg_pool2d(level, 3, stride=1, padding=1)
+        values = unfold(level, 3, padding=1).mT
+        return adaptive_avg_pool1d(values, self.layer_dimensions).mT.unflatten(2, level.shape[2:])
 
     def fit(self, collected: Tensor) -> None:
         """Choose the coreset, once for the same patches."""

@@ -40,6 +40,7 @@ class CutPaste(Synthesizer):
         variant: Literal["normal", "scar", "union"],
         area: Sequence[float],
         aspect: float,
+        aspect_law: Literal["log_uniform", "halves", "uniform"],
         scar_width: Sequence[float],
         scar_height: Sequence[float],
         rotation: Sequence[float],
@@ -49,6 +50,7 @@ class CutPaste(Synthesizer):
         self.variant = variant
         self.area = area
         self.aspect = aspect
+        self.aspect_law = aspect_law
         self.scar_width = scar_width
         self.scar_height = scar_height
         self.rotation = rotation
@@ -81,11 +83,20 @@ class CutPaste(Synthesizer):
 
     def _rectangle(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         area = rng.uniform(self.area[0], self.area[1])
-        aspect = self.aspect ** rng.uniform(-1, 1)
+        aspect = self._aspect(rng.uniform(-1, 1))
         height = image.shape[0] * math.sqrt(area / aspect)
         width = image.shape[1] * math.sqrt(area * aspect)
         patch = self._cut(image, height, width, rng)
         return patch, np.ones(patch.shape[:2], bool)
+
+    def _aspect(self, drawn: float) -> float:
+        """Return the width by the height, in [aspect, 1 / aspect], of a number that is uniform in [-1, 1]."""
+        if self.aspect_law == "uniform":
+            return self.aspect + (drawn + 1) / 2 * (1 / self.aspect - self.aspect)
+        if self.aspect_law == "log_uniform":
+            return self.aspect**drawn
+        end = self.aspect if drawn < 0 else 1 / self.aspect
+        return 1 + abs(drawn) * (end - 1)
 
     def _scar(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         scale = min(image.shape[:2]) / 256

@@ -14,14 +14,14 @@ from tests.support.export import OLD
 @pytest.mark.parametrize("size", [(64, 64), (33, 70), (3, 1)])
 @pytest.mark.parametrize("sigma", [0.0, 1.0, 4.0])
 @pytest.mark.parametrize("aligned", ["edges", "corners"])
-def test_it_is_bilinear_enlarging_then_scipys_filter(shape, size, sigma, aligned):
+@pytest.mark.parametrize("upsampling", ["bilinear", "bicubic"])
+def test_it_is_pytorchs_enlarging_then_scipys_filter(shape, size, sigma, aligned, upsampling):
     coarse = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
     exact = torch.from_numpy(coarse)[:, None].double()
-    large = torch.nn.functional.interpolate(exact, size, mode="bilinear", align_corners=aligned == "corners")[
-        :, 0
-    ]
+    corners = aligned == "corners"
+    large = torch.nn.functional.interpolate(exact, size, mode=upsampling, align_corners=corners)[:, 0]
     wanted = np.stack([gaussian_filter(one, sigma) if sigma else one for one in large.numpy()])
-    found = enlarged(torch.from_numpy(coarse), size, sigma, aligned)
+    found = enlarged(torch.from_numpy(coarse), size, sigma, aligned, upsampling)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 

@@ -25,11 +25,11 @@ from tests.support.training import PLAN, told
 
 
 def padim(sigma: float = 2.0, pool: str = "none") -> Padim:
-    return Padim(backbone(pool), NOTHING, 20, PositionGaussian(0.01), sigma, 0)
+    return Padim(backbone(pool), NOTHING, 20, PositionGaussian(0.01), "bilinear", sigma, 0)
 
 
 def patchcore(coreset: float = 0.05, neighbors: int = 4) -> PatchCore:
-    return PatchCore(backbone(), NOTHING, coreset, None, neighbors, 2.0, 0)
+    return PatchCore(backbone(), NOTHING, None, None, coreset, None, neighbors, "euclidean", 2.0, 0)
 
 
 def deep_knn(neighbors: int = 2, pool: str = "max") -> DeepKnn:

@@ -8,17 +8,19 @@ from torch.nn.functional import interpolate
 
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.estimators.gaussian import PositionGaussian
+from anomaly_lab.layers.maps import Upsampling
 from anomaly_lab.methods.padim import Padim
 from tests.support.features import NOTHING
 from tests.support.fitting import TEST, TRAIN, backbone, fitted, smooth
 
 
-def padim(channels: int = 20, seed: int = 0) -> Padim:
-    return Padim(backbone(), NOTHING, channels, PositionGaussian(0.01), 2.0, seed)
+def padim(channels: int = 20, seed: int = 0, upsampling: Upsampling = "bilinear") -> Padim:
+    return Padim(backbone(), NOTHING, channels, PositionGaussian(0.01), upsampling, 2.0, seed)
 
 
-def test_padim_is_the_mahalanobis_distance_at_each_position():
-    method = fitted(padim())
+@pytest.mark.parametrize("upsampling", ["bilinear", "bicubic"])
+def test_padim_is_the_mahalanobis_distance_at_each_position(upsampling):
+    method = fitted(padim(upsampling=upsampling))
     extract = backbone()
 
     def maps(images: Tensor) -> np.ndarray:
@@ -35,7 +37,7 @@ def test_padim_is_the_mahalanobis_distance_at_each_position():
             inverse = np.linalg.inv(np.cov(here.T) + 0.01 * np.eye(20))
             difference = test[:, :, row, column] - here.mean(0)
             distance[:, row, column] = np.sqrt(np.einsum("bi,ij,bj->b", difference, inverse, difference))
-    wanted = smooth(distance, 2.0)
+    wanted = smooth(distance, 2.0, upsampling)
     prediction = method(TEST)
     np.testing.assert_allclose(prediction.anomaly_map, wanted, rtol=1e-3)
     np.testing.assert_allclose(prediction.score, wanted.max((1, 2)), rtol=1e-3)

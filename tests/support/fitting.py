@@ -35,8 +35,8 @@ def fitted(method: Method, *batches: Tensor) -> Method:
     return method.eval()
 
 
-def smooth(coarse: np.ndarray, sigma: float) -> np.ndarray:
-    """Return (B, h, w) maps at the images' size, bilinear, then smoothed by SciPy."""
+def smooth(coarse: np.ndarray, sigma: float, upsampling: str = "bilinear") -> np.ndarray:
+    """Return (B, h, w) maps at the images' size, enlarged by PyTorch, then smoothed by SciPy."""
     exact = torch.from_numpy(coarse).double()[:, None]
-    large = interpolate(exact, (SIZE, SIZE), mode="bilinear")[:, 0].numpy()
+    large = interpolate(exact, (SIZE, SIZE), mode=upsampling)[:, 0].numpy()
     return np.stack([gaussian_filter(one, sigma) for one in large])

@@ -26,6 +26,49 @@ def test_rectangles_follow_the_laws(size):
         assert stats.kstest(start / (1 - side), "uniform").pvalue > 1e-3
 
 
+def cdf(law: str, low: float):
+    """Return the distribution function of the width by height, written out: each law's own integral."""
+
+    def at(value: float) -> float:
+        if law == "log_uniform":
+            return math.log(value / low) / math.log(1 / low**2)
+        if law == "uniform":
+            return (value - low) / (1 / low - low)
+        return 0.5 * (value - low) / (1 - low) if value < 1 else 0.5 + 0.5 * (value - 1) / (1 / low - 1)
+
+    return np.vectorize(at)
+
+
+@pytest.mark.parametrize("law", ["log_uniform", "halves", "uniform"])
+def test_the_aspect_has_the_law_of_its_name_and_no_other(law):
+    synthesizer, image = cutpaste(variant="normal", jitter=0.0, aspect_law=law), noise((512, 512))[0]
+    boxes = [box(synthesizer(image, rng(seed))[1]) for seed in range(150)]
+    aspects = np.array([width / height for *_, height, width in boxes]).clip(0.3, 1 / 0.3)
+    assert stats.kstest(aspects, cdf(law, 0.3)).pvalue > 1e-2
+    many = [synthesizer._aspect(one) for one in rng(5).uniform(-1, 1, 3000)]
+    fits = {one: stats.kstest(many, cdf(one, 0.3)).pvalue for one in ("log_uniform", "halves", "uniform")}
+    assert fits.pop(law) > 1e-2
+    assert max(fits.values()) < 1e-6
+
+
+def test_aspects_are_those_of_a_loop_over_the_same_draws():
+    """And the first law is what it was before it had a name, to the bit."""
+    drawn = rng(3).uniform(-1, 1, 200)
+    for law in ("log_uniform", "halves", "uniform"):
+        synthesizer = cutpaste(aspect_law=law)
+        found = [synthesizer._aspect(one) for one in drawn]
+        for one, aspect in zip(drawn, found, strict=True):
+            wanted = {
+                "log_uniform": 0.3**one,
+                "halves": 1 - (1 - 0.3) * -one if one < 0 else 1 + (1 / 0.3 - 1) * one,
+                "uniform": 0.3 + (1 / 0.3 - 0.3) * (one + 1) / 2,
+            }[law]
+            assert aspect == wanted if law == "log_uniform" else aspect == pytest.approx(wanted, rel=1e-12)
+        assert min(found) >= 0.3 - 1e-12
+        assert max(found) <= 1 / 0.3 + 1e-12
+    assert np.mean(np.array(found) > 1) > 0.7  # of the last law, most are wide
+
+
 def test_scars_follow_the_laws_and_grow_with_the_image():
     straight, image = cutpaste(variant="scar", jitter=0.0, rotation=[0, 0]), noise((512, 1024))[0]
     sides = np.array([box(straight(image, rng(seed))[1])[2:] for seed in range(250)]) + rng().uniform(
