@@ -125,9 +125,8 @@ class PatchCore(FittedMethod):
         enlarging = (interpolate(level, first.shape[2:], mode="bilinear") for level in others)
         patches = torch.cat([first, *enlarging], dim=1).permute(0, 2, 3, 1)
         if self.patch_dimensions is not None:
-            patches = adaptive_avg_pool1d(patches.flatten(1, 2), self.patch_dimensions).unflatten(
-                1, patches.shape[1:3]
-            )
+            pooled = adaptive_avg_pool1d(patches.flatten(1, 2), self.patch_dimensions)
+            patches = pooled.view(*patches.shape[:3], self.patch_dimensions)
         return patches.contiguous()
 
     def _neighbourhoods(self, level: Tensor) -> Tensor:
@@ -137,8 +136,8 @@ class PatchCore(FittedMethod):
         """
         if self.layer_dimensions is None:
             return avg_pool2d(level, 3, stride=1, padding=1)
-        values = unfold(level, 3, padding=1).mT
-        return adaptive_avg_pool1d(values, self.layer_dimensions).mT.unflatten(2, level.shape[2:])
+        values = adaptive_avg_pool1d(unfold(level, 3, padding=1).mT, self.layer_dimensions)
+        return values.mT.reshape(len(level), self.layer_dimensions, *level.shape[2:])
 
     def fit(self, collected: Tensor) -> None:
         """Choose the coreset, once for the same patches."""

@@ -93,10 +93,11 @@ class CutPaste(Synthesizer):
         """Return the width by the height, in [aspect, 1 / aspect], of a number that is uniform in [-1, 1]."""
         if self.aspect_law == "uniform":
             return self.aspect + (drawn + 1) / 2 * (1 / self.aspect - self.aspect)
-        if self.aspect_law == "log_uniform":
-            return self.aspect**drawn
-        end = self.aspect if drawn < 0 else 1 / self.aspect
-        return 1 + abs(drawn) * (end - 1)
+        if self.aspect_law == "halves":
+            end = self.aspect if drawn < 0 else 1 / self.aspect
+            return 1 + abs(drawn) * (end - 1)
+        aspect: float = self.aspect**drawn
+        return aspect
 
     def _scar(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         scale = min(image.shape[:2]) / 256
