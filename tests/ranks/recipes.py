@@ -26,6 +26,8 @@ RECIPES = {
     "draem_small": [],
     "draem_guessed": ["model=draem_small", "model.ssim_range=guessed"],
     "mlff_small": ["model.losses.feature=0"],
+    "mlff_levels": ["model=mlff_small", "model.losses.form=levels", "model.losses.feature=0"],
+    "mlff_pairs": ["model=mlff_small", "model.losses.form=pairs"],
     "prff_small": [],
     "prff_unet": ["model=prff_small", "model.discriminator=unet", "model.trained_iterations=2"],
     "vt_adl_small": [],

@@ -1,7 +1,7 @@
 """MLFF: Tang, Zuo, Wang, Zhang, Wang, J. National University of Defense Technology 2025, 47(2):173-182.
 
 "Image anomaly detection algorithm using multi-level feature fusion network". No code was released and parts
-of the text are lost: the wiring and all three losses are our reading (docs/methods/mlff.md lists the gaps).
+of the text are lost: the wiring and all three losses are our readings (docs/methods/mlff.md lists the gaps).
 """
 
 import logging
@@ -18,7 +18,7 @@ from anomaly_lab.layers.blocks import Float32Conv2d, conv, resized
 from anomaly_lab.layers.maps import enlarged
 from anomaly_lab.layers.schedules import check_schedule, cosine_adam
 from anomaly_lab.methods.base import AnomalyMethod
-from anomaly_lab.methods.mlff.losses import Losses, covered
+from anomaly_lab.methods.mlff.losses import Losses, Outputs, covered
 from anomaly_lab.methods.mlff.self_calibration import SelfCalibratedConv
 from anomaly_lab.methods.mlff.statistical_texture import StatisticalTexture
 from anomaly_lab.ranks import exchange, here
@@ -84,6 +84,9 @@ class Mlff(AnomalyMethod):
         joined = low + middle + made.width + high
         self.fuse = nn.Sequential(conv(joined, fusion_channels, 1), conv(fusion_channels, fusion_channels, 3))
         self.head = Float32Conv2d(fusion_channels, 1, 1)
+        # Last of what is drawn, so that the other weights are the same in every form.
+        single = backbone.channels if losses.by_level else ()
+        self.level_heads = nn.ModuleList(Float32Conv2d(width, 1, 1) for width in single)
         self.fusion_size = (fusion_size, fusion_size)
         self.losses = losses
         self.sigma = sigma
@@ -105,7 +108,7 @@ class Mlff(AnomalyMethod):
             log.warning(
                 "no pseudo anomalies (synthesis=none, or a ratio of 0): the map has nothing to learn from"
             )
-        if self.losses.feature and self.plan.epochs == 1:
+        if self.losses.centred and self.plan.epochs == 1:
             log.warning(
                 "model.losses.feature: %g has no effect, as the training ends within the first epoch, whose "
                 "end makes the center; train longer, or give model.losses.feature=0",
@@ -119,27 +122,49 @@ class Mlff(AnomalyMethod):
 
     def _score(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the raw map, (B, 1, h, w) float32 in [0, 1], and the fused features, (B, C, h, w)."""
+        return self._fused(self._levels(image))
+
+    def _levels(self, image: Tensor) -> list[Tensor]:
+        """Return the first two layers and the calibrated third one, (B, C, h, w) each."""
         low, middle, high = self.backbone(image)
-        parts = [low, middle, self.calibrate(high)]
-        if self.texture is not None:
-            parts.append(self.texture([low, middle]))
-        fused = self.fuse(torch.cat([resized(part, self.fusion_size) for part in parts], dim=1))
+        return [low, middle, self.calibrate(high)]
+
+    def _fused(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        texture = [] if self.texture is None else [self.texture(levels[:2])]
+        parts = [resized(part, self.fusion_size) for part in (*levels, *texture)]
+        fused = self.fuse(torch.cat(parts, dim=1))
         return self.head(fused).sigmoid(), fused
 
     # The signature is Lightning's.
     def training_step(self, batch: TrainBatch, batch_idx: int) -> Tensor:  # noqa: ARG002
         """Train on the images as they are, pseudo anomalies among them."""
-        coarse, features = self._score(batch.image)
-        features = features.float()
-        scores = interpolate(coarse, batch.mask.shape[1:], mode="bilinear")[:, 0]
-        if self.losses.feature and not len(self.center_) and here.counts():
-            self._see(features.detach(), batch.mask)
-        losses = self.losses.of(scores, features, batch.mask, self.center_)
+        found = self._outputs(batch)
+        if self.losses.centred and not len(self.center_) and here.counts():
+            self._see(found.features.detach(), batch.mask)
+        losses = self.losses.of(found, batch.mask, self.center_)
         total = torch.stack(list(losses.values())).sum()
         self.log_dict(
             {"loss": total.detach(), **{f"loss/{name}": value.detach() for name, value in losses.items()}}
         )
         return total
+
+    def _outputs(self, batch: TrainBatch) -> Outputs:
+        """Return what the losses take of a batch."""
+        size = (batch.mask.shape[1], batch.mask.shape[2])
+        paired = self.losses.paired
+        levels = self._levels(torch.cat([batch.image, batch.clean]) if paired else batch.image)
+        coarse, fused = self._fused(levels)
+        scores, features = interpolate(coarse, size, mode="bilinear")[:, 0], fused.float()
+        if paired:
+            (scores, clean_scores), (features, clean_features) = (
+                each.chunk(2) for each in (scores, features)
+            )
+            return Outputs(scores, features, clean_scores=clean_scores, clean_features=clean_features)
+        if not self.losses.by_level:
+            return Outputs(scores, features)
+        single = (head(level).sigmoid() for head, level in zip(self.level_heads, levels, strict=True))
+        maps = [interpolate(one, size, mode="bilinear")[:, 0] for one in single]
+        return Outputs(scores, features, levels=torch.stack(maps))
 
     def _see(self, features: Tensor, mask: Tensor) -> None:
         """Add up the normal features of a batch of the first epoch."""

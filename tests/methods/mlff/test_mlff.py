@@ -22,9 +22,15 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("pseudo", ["no", "some", "all"])
-def test_every_part_learns_whatever_the_batch_holds(pseudo):
-    method = built("model.backbone.freeze=false")
+FORMS = ("overlap", "levels", "pairs")
+
+
+@pytest.mark.parametrize(
+    ("pseudo", "form"),
+    [*((pseudo, "overlap") for pseudo in ("no", "some", "all")), ("no", "levels"), ("all", "pairs")],
+)
+def test_every_part_learns_whatever_the_batch_holds(pseudo, form):
+    method = built("model.backbone.freeze=false", f"model.losses.form={form}")
     optimizer = method.configure_optimizers()["optimizer"]
     before = copy.deepcopy(dict(method.named_parameters()))
     for _ in range(2):
@@ -34,7 +40,7 @@ def test_every_part_learns_whatever_the_batch_holds(pseudo):
         optimizer.step()
         method.on_train_epoch_end()  # the second step has the feature loss, too
         assert loss.isfinite()
-    assert len(method.center_) == 8
+    assert len(method.center_) == (0 if form == "pairs" else 8)
     still = [name for name, value in method.named_parameters() if torch.equal(value, before[name])]
     assert not still
     assert all(value.isfinite().all() for value in method.state_dict().values())
@@ -80,6 +86,35 @@ def test_each_loss_has_a_weight_and_the_feature_loss_begins_in_the_second_epoch(
     assert names == [both, all_three, ["score"], ["score"], ["consistency"], ["consistency", "feature"]]
     assert logged[2]["loss/score"].item() == pytest.approx(2 * logged[0]["loss/score"].item())
     assert logged[4]["loss/consistency"].item() == pytest.approx(3 * logged[0]["loss/consistency"].item())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_takes_what_it_needs_and_scores_alike_before_training(form):
+    first, method = built(), built(f"model.losses.form={form}")
+    assert [head.in_channels for head in method.level_heads] == ([24, 40, 112] if form == "levels" else [])
+    same = method.state_dict()
+    assert all(torch.equal(value, same[key]) for key, value in first.state_dict().items())
+    one = batch()
+    with torch.no_grad():
+        assert torch.equal(method.eval()(one.image).score, first.eval()(one.image).score)
+    found = method.train()._outputs(one)
+    assert found.scores.shape == (2, 64, 64)
+    assert found.features.shape == (2, 8, 32, 32)
+    assert (None if found.levels is None else found.levels.shape) == (
+        (3, 2, 64, 64) if form == "levels" else None
+    )
+    assert (found.clean_scores is None) is (form != "pairs")
+    if form == "pairs":
+        normal = method._outputs(batch("no"))  # of which image and clean are the same
+        torch.testing.assert_close(normal.scores, normal.clean_scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(normal.features, normal.clean_features, atol=1e-4, rtol=0)
+        assert not torch.allclose(found.features[0], found.clean_features[0], atol=0.1)
+
+
+def test_a_form_whose_losses_are_off_costs_nothing():
+    assert not len(built("model.losses.form=levels", "model.losses.consistency=0").level_heads)
+    pairs = ("model.losses.form=pairs", "model.losses.consistency=0", "model.losses.feature=0")
+    assert built(*pairs)._outputs(batch()).clean_scores is None
 
 
 def test_the_map_is_the_smoothed_score_and_the_image_counts_by_its_maximum():
