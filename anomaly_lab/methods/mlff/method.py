@@ -154,7 +154,8 @@ class Mlff(AnomalyMethod):
         paired = self.losses.paired
         levels = self._levels(torch.cat([batch.image, batch.clean]) if paired else batch.image)
         coarse, fused = self._fused(levels)
-        scores, features = interpolate(coarse, size, mode="bilinear")[:, 0], fused.float()
+        scores = interpolate(coarse, size, mode="bilinear")[:, 0]
+        features = fused.float()
         if paired:
             (scores, clean_scores), (features, clean_features) = (
                 each.chunk(2) for each in (scores, features)
