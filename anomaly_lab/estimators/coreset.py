@@ -1,6 +1,7 @@
 """Greedy k-centre choice of a bank's most spread rows (PatchCore: Roth et al., CVPR 2022, algorithm 1)."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,34 +11,55 @@ from anomaly_lab.estimators.base import WORKING_NUMBERS
 # Vectors that a block of choices looks at; few keep a choice cheap, many keep the blocks long.
 CANDIDATES = 2048
 BLOCK = 1024  # choices that wait at most until all distances learn of them
+STARTS = 10  # patches from whose mean distance the authors' code begins
+Start = Literal["drawn", "mean_of_ten"]
 DIRECT = "donot_use_mm_for_euclid_dist"  # by differences: the products of close vectors cancel
 
 
 @torch.no_grad()
-def greedy_coreset(embedding: Tensor, count: int, projection: int | None, seed: int) -> Tensor:
+def greedy_coreset(
+    embedding: Tensor, count: int, projection: int | None, seed: int, start: Start = "drawn"
+) -> Tensor:
     """Return (count,) int64 rows of the (N, D) vectors, as chosen: each the farthest from those before it.
 
-    The first is drawn; of equally far ones the lowest row comes first; no row comes twice. Distances are
-    measured after a Gaussian random projection to ``projection`` dimensions where that is fewer. ``count`` is
-    1 or more; from N on it means all rows.
+    The first is ``drawn``. With ``mean_of_ten`` ten vectors are drawn, and each vector's mean distance to
+    them counts as one to a chosen vector, from the first choice to the last: what the authors' code calls
+    the approximate greedy coreset. Of equally far ones the lowest row comes first; no row comes twice.
+    Distances are measured after a Gaussian random projection to ``projection`` dimensions where that is
+    fewer. ``count`` is 1 or more; from N on it means all rows.
     """
     if count >= len(embedding):
         return torch.arange(len(embedding), device=embedding.device)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device draws alike
-    first = int(torch.randint(len(embedding), (1,), generator=generator))
+    if start == "drawn":
+        drawn = torch.randint(len(embedding), (1,), generator=generator)
+    else:
+        drawn = torch.randperm(len(embedding), generator=generator)[:STARTS]
     with torch.autocast(embedding.device.type, enabled=False):
         points = embedding.float()
         if projection is not None and projection < points.shape[1]:
             directions = torch.randn(points.shape[1], projection, generator=generator) / math.sqrt(projection)
             points = points @ directions.to(points.device)
-        chosen = _traverse(points, first, count, torch.float32) or _traverse(
-            points, first, count, torch.float64
+        most = None if start == "drawn" else _mean_distance(points, drawn)
+        first = int(drawn if most is None else most.argmax())
+        chosen = _traverse(points, first, count, torch.float32, most) or _traverse(
+            points, first, count, torch.float64, most
         )
     return torch.tensor(chosen, device=embedding.device)
 
 
-def _traverse(points: Tensor, first: int, count: int, dtype: torch.dtype) -> list[int]:
+def _mean_distance(points: Tensor, rows: Tensor) -> Tensor:
+    """Return the float64 mean distance of each of (N, D) points to some rows of them: (N,)."""
+    centres = points[rows.to(points.device)].double()
+    step = max(1, WORKING_NUMBERS // 4 // points.shape[1])
+    parts = (part.double() for part in torch.split(points, step))
+    return torch.cat([torch.cdist(part, centres, compute_mode=DIRECT).mean(dim=1) for part in parts])
+
+
+def _traverse(points: Tensor, first: int, count: int, dtype: torch.dtype, most: Tensor | None) -> list[int]:
     """Return the rows of the farthest-first traversal, or none where products in ``dtype`` are too coarse.
+
+    No distance counts for more than ``most``, (N,) float64, if it is given.
 
     Distances only fall as centres come, so those to the centres applied so far bound the true ones. A block
     of choices therefore needs only the vectors of the largest bounds, while the farthest of them is beyond
@@ -48,6 +70,8 @@ def _traverse(points: Tensor, first: int, count: int, dtype: torch.dtype) -> lis
     squared = torch.full((len(points),), torch.inf, dtype=dtype, device=points.device)
     _apply(points, mean, [first], squared)
     unseen = 32 * torch.finfo(dtype).eps * squared.max().item()  # no vector's products are rounded by more
+    if most is not None:
+        torch.minimum(squared, most.square().to(dtype), out=squared)
     chosen = [first]
     size = CANDIDATES
     while len(chosen) < count:
@@ -57,6 +81,7 @@ def _traverse(points: Tensor, first: int, count: int, dtype: torch.dtype) -> lis
         # In float32 the rounding would swap some of thousands of close distances.
         candidates = points[rows].double()
         distance = _distance(candidates, points[chosen].double())
+        distance = distance if most is None else torch.minimum(distance, most[rows])
         # The error is also measured, since TF32 rounds more.
         error = 4 * (distance.square() - squared[rows]).abs().max().item()
         if dtype == torch.float32 and error > 1e-3 * distance.max().item() ** 2:

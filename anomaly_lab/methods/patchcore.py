@@ -12,7 +12,7 @@ from anomaly_lab.backbones.cache import Cache, digest
 from anomaly_lab.backbones.cached import CachedExtractor
 from anomaly_lab.backbones.extractor import FeatureExtractor
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.estimators.coreset import greedy_coreset
+from anomaly_lab.estimators.coreset import Start, greedy_coreset
 from anomaly_lab.estimators.knn import nearest
 from anomaly_lab.layers.maps import enlarged
 from anomaly_lab.methods.fitted import FittedMethod
@@ -34,6 +34,8 @@ class PatchCore(FittedMethod):
             average a channel. The authors' code: 1024 (docs/methods/patchcore.md, note 1).
         patch_dimensions: what the joined layers are pooled to; null: not at all. The authors' code: 1024.
         coreset: share of all training patches that is kept, chosen greedily (section 3.2, algorithm 1).
+        coreset_start: the first patch is ``drawn``, or all begin at the mean distance to ten drawn ones, as
+            in the authors' code.
         projection: dimensions of the random projection that the choice is made in; null makes none.
         neighbors: b of equation 7, which weighs the image's score; 1 leaves it as it is.
         distance: ``euclidean`` (equation 6), or its square, as the authors' code has it.
@@ -50,6 +52,7 @@ class PatchCore(FittedMethod):
         layer_dimensions: int | None,
         patch_dimensions: int | None,
         coreset: float,
+        coreset_start: Start,
         projection: int | None,
         neighbors: Annotated[int, EVALUATION_ONLY],
         distance: Annotated[Literal["euclidean", "squared"], EVALUATION_ONLY],
@@ -74,6 +77,7 @@ class PatchCore(FittedMethod):
         self.layer_dimensions = layer_dimensions
         self.patch_dimensions = patch_dimensions
         self.coreset = coreset
+        self.coreset_start: Start = coreset_start
         self.projection = projection
         self.neighbors = neighbors
         self.squared = distance == "squared"
@@ -149,7 +153,9 @@ class PatchCore(FittedMethod):
 
     def _chosen(self, patches: Tensor, count: int) -> Tensor:
         """Return the (count,) rows of the coreset, on the CPU."""
-        key = digest("coreset", patches, count, self.projection, self.seed)
+        how = (count, self.projection, self.seed)
+        started = () if self.coreset_start == "drawn" else (self.coreset_start,)
+        key = digest("coreset", patches, *how, *started)
         return self.cache.tensor(
-            key, lambda: greedy_coreset(patches, count, self.projection, self.seed), np.int64, (count,)
+            key, lambda: greedy_coreset(patches, *how, self.coreset_start), np.int64, (count,)
         )

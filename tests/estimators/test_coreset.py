@@ -134,3 +134,34 @@ def test_half_precision_and_autocast_change_nothing() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rows = greedy_coreset(points, 50, None, 0)
     assert rows.tolist() == traversal(points.float(), int(rows[0]), 50)
+
+
+def begun_at_the_mean(points: torch.Tensor, starts: torch.Tensor, count: int) -> list[int]:
+    """The authors' loop: the mean distance to the starts is a column beside those to what was chosen."""
+    x = points.double().numpy()
+    columns = [np.linalg.norm(x[:, None] - x[starts.numpy()][None], axis=2).mean(axis=1)]
+    chosen: list[int] = []
+    while len(chosen) < count:
+        distance = np.min(columns, axis=0)
+        distance[chosen] = -1
+        chosen.append(int(distance.argmax()))
+        columns.append(np.linalg.norm(x - x[chosen[-1]], axis=1))
+    return chosen
+
+
+@pytest.mark.usefixtures("sizes")
+@pytest.mark.parametrize(("width", "count"), [(2, 300), (9, 300), (64, 120)])
+def test_beginning_at_the_mean_of_ten_is_the_authors_loop(width: int, count: int) -> None:
+    points = blobs(5, 1500, width)
+    rows = greedy_coreset(points, count, None, 3, "mean_of_ten")
+    starts = torch.randperm(len(points), generator=torch.Generator().manual_seed(3))[:10]
+    assert rows.tolist() == begun_at_the_mean(points, starts, count)
+    assert rows.tolist() != greedy_coreset(points, count, None, 3).tolist()
+    assert len(set(rows.tolist())) == count
+
+
+def test_fewer_vectors_than_ten_begin_at_the_mean_of_all() -> None:
+    points = blobs(6, 7, 4)
+    starts = torch.arange(7)
+    assert greedy_coreset(points, 4, None, 0, "mean_of_ten").tolist() == begun_at_the_mean(points, starts, 4)
+    assert greedy_coreset(points, 3, 2, 0, "mean_of_ten").shape == (3,)

@@ -29,7 +29,7 @@ def padim(sigma: float = 2.0, pool: str = "none") -> Padim:
 
 
 def patchcore(coreset: float = 0.05, neighbors: int = 4) -> PatchCore:
-    return PatchCore(backbone(), NOTHING, None, None, coreset, None, neighbors, "euclidean", 2.0, 0)
+    return PatchCore(backbone(), NOTHING, None, None, coreset, "drawn", None, neighbors, "euclidean", 2.0, 0)
 
 
 def deep_knn(neighbors: int = 2, pool: str = "max") -> DeepKnn:

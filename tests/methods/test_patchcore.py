@@ -26,8 +26,10 @@ def patchcore(
     cache: Cache = NOTHING,
     pooled: tuple[int | None, int | None] = (None, None),
     distance: Literal["euclidean", "squared"] = "euclidean",
+    start: Literal["drawn", "mean_of_ten"] = "drawn",
 ) -> PatchCore:
-    return PatchCore(backbone(), cache, *pooled, coreset, projection, neighbors, distance, 2.0, seed)
+    kept = (coreset, start, projection)
+    return PatchCore(backbone(), cache, *pooled, *kept, neighbors, distance, 2.0, seed)
 
 
 def patches(images: Tensor) -> np.ndarray:
@@ -149,5 +151,6 @@ def test_the_coreset_is_chosen_once(tmp_path, monkeypatch):
     first = fitted(patchcore(cache=cache))
     monkeypatch.setattr("anomaly_lab.methods.patchcore.greedy_coreset", None)
     assert torch.equal(fitted(patchcore(cache=cache)).bank_, first.bank_)
-    with pytest.raises(TypeError):
-        fitted(patchcore(cache=cache, seed=1))
+    for other in ({"seed": 1}, {"start": "mean_of_ten"}):
+        with pytest.raises(TypeError):
+            fitted(patchcore(cache=cache, **other))
