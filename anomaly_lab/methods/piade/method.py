@@ -163,6 +163,10 @@ class Piade(AnomalyMethod):
         )
         return total
 
+    def latents(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the longest vector that the capsules are routed to."""
+        return {"vector": self.routing(self.pyramid(resized(self.encoder(image), (SIDE, SIDE))))}
+
     def panels(self, image: Tensor) -> dict[str, Tensor]:
         """Return the reconstruction."""
         return {"reconstruction": self.reconstruct(image)}

@@ -166,10 +166,10 @@ class PyramidalAutoencoder(AnomalyMethod):
         """Return the reconstruction."""
         return {"reconstruction": self._decoded(image)[0]}
 
-    def embed(self, image: Tensor) -> Tensor:
-        """Return the (B, 32) latent vectors of all levels."""
+    def latents(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the latent vectors, joined over the levels, (B, 8 a level)."""
         pooled = self.backbone(image)[-1].float().mean((2, 3))
-        return torch.cat([level.encode(pooled) for level in self.levels], dim=1)
+        return {"latent": torch.cat([level.encode(pooled) for level in self.levels], dim=1)}
 
     def configure_optimizers(self) -> Any:
         """Adam at a constant rate for all that is not frozen."""

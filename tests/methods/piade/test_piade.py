@@ -153,6 +153,7 @@ def test_the_vector_and_the_skip_are_laid_out_as_eight_by_eight():
         upsampled = method.upsampling(vector[..., None, None]).reshape(3, 512, 4, 4)
         wanted = method.decoder(torch.cat([x, upsampled], 1).reshape(3, -1), (64, 64))
         torch.testing.assert_close(method.reconstruct(IMAGE), wanted)
+        torch.testing.assert_close(method.latents(IMAGE)["vector"], vector)
     without = small("model.skip=false")
     assert without.decoder.channels == 512 * 16 // 64
     assert without.reconstruct(IMAGE).shape == IMAGE.shape

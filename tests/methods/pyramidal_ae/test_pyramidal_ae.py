@@ -84,6 +84,9 @@ def test_the_loss_weighs_three_terms_of_the_clean_image_and_the_noise_is_of_trai
         terms = wanted_terms(method, IMAGE).mean(0)
         torch.testing.assert_close(method.training_step(BATCH, 0), terms @ torch.tensor([2, 0.3, 5]))
         torch.testing.assert_close(method(IMAGE).score, wanted_terms(method, IMAGE).sum(1))  # no ranges yet
+        pooled = method.backbone(IMAGE)[-1].mean((2, 3))
+        wanted = torch.cat([level.encode(pooled) for level in method.levels], 1)
+        torch.testing.assert_close(method.latents(IMAGE)["latent"], wanted)
         for part in (method.levels, method.decoder):  # noise alone, with the norms' statistics as they are
             part.eval()
         method.training = True
