@@ -13,7 +13,7 @@ from anomaly_lab.runs.reading import one_line, read_text
 
 ABSENT = "absent"  # the value of a key that a recipe did not have
 # What no result depends on, and what follows something else: it makes no recipe another one.
-FRAME = {"seed", "tag", "tags", "runs", "allow", "resume", "retry", "cache", "logger"}
+FRAME = {"seed", "tag", "tags", "runs", "allow", "resume", "retry", "textures", "cache", "logger"}
 MACHINE = {f"trainer.{name}" for name in ("device", "devices", "nodes", "save_minutes")}
 MACHINE |= {f"data.{name}" for name in ("root", "workers", "max_megapixels", "memory_gb")}
 ENDS = {"seed", "cache", "textures_gb"}

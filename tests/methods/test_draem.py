@@ -1,15 +1,19 @@
 """DRAEM with the weights that its authors released, and the rows of its Table 3."""
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, interpolate, max_pool2d, relu
 
+import anomaly_lab
 from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError, RunError, mendable
 from anomaly_lab.layers.similarity import msgms_map, ssim_map
@@ -258,11 +262,19 @@ def test_one_command_scores_with_released_weights_and_trains_nothing(tmp_path):
     made_from = json.loads((path / "manifest.json").read_text())["weights"]
     files = (file, file.with_name(f"{file.stem}_seg.pckl"))
     assert made_from == ["+".join(hashlib.blake2b(f.read_bytes(), digest_size=8).hexdigest() for f in files)]
+    scores = [
+        float(row["score"]) for row in csv.DictReader((path / "predictions.csv").read_text().splitlines())
+    ]
     torch.save(drawn(discriminative_shapes(WIDE), 3), files[1])  # another second file is another training
     with pytest.raises(RunError, match="weights"):
         ran(tmp_path, *words, f"model.init_from='{file}'")
     with pytest.raises(ConfigError, match=r"^trainer\.step_limit: 0, but Draem has no trained weights"):
         ran(tmp_path, *words)
+    for released in files:
+        released.unlink()  # the run has its own
+    tested = sorted((tree / "part" / "test").rglob("*.png"))
+    found = anomaly_lab.load(path).predict([np.array(Image.open(image)) for image in tested])
+    np.testing.assert_allclose(np.sort(found.score), np.sort(scores), rtol=1e-4)
 
 
 # Table 3

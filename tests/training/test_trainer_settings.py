@@ -85,7 +85,7 @@ def test_half_precision_without_a_gpu_is_one_line():
             ((3, 70, None), 15),
             ((1, -1, None), 5),
         ],
-        *[((3, -1, 2), 2), ((-1, 1, 2), 1)],
+        *[((3, -1, 2), 2), ((-1, 1, 2), 1), ((3, -1, 0), 0)],
     ],
 )
 def test_training_ends_at_the_first_of_its_limits(lengths, steps):
