@@ -136,7 +136,7 @@ class LoadedRun:
     def _placed(self, array: np.ndarray) -> np.ndarray:
         if self.reference is not None:
             array = onto(self.reference, array, None, "the array")[0]
-        return resize_image(array, self.geometry.place((array.shape[0], array.shape[1])), self.geometry.size)
+        return resize_image(array, self.geometry.place((array.shape[0], array.shape[1])), self.geometry)
 
 
 def _check_array(array: object) -> None:

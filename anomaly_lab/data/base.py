@@ -32,6 +32,7 @@ from anomaly_lab.data.registration import decode_registered
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.ranks import here
 from anomaly_lab.synthesis.base import Synthesizer
+from anomaly_lab.synthesis.geometry import Resize
 from anomaly_lab.types import SAME_RUN, EvalBatch, TrainBatch, in_unit_range
 
 FEW_NORMALS = 16  # training images that centre the histograms where nothing is held out
@@ -45,6 +46,7 @@ class AnomalyDataModule(Listed, L.LightningDataModule, ABC):
         image_size: side, or [height, width], in pixels of what the network sees before ``center_crop``.
         crop: [top, left, height, width] as fractions of the photograph, or ``auto``: the part's box on
             training images.
+        resize: how photographs, and a synthesis' textures, come to that size (`synthesis.geometry.resized`).
         register: turns and shifts every image onto the first training image, for rigid parts that lie
             differently.
         sampling: ``shuffle`` draws each row once an epoch, ``replacement`` at random (draem.md, note 6).
@@ -59,7 +61,8 @@ class AnomalyDataModule(Listed, L.LightningDataModule, ABC):
     image_size: int | Sequence[int]
     center_crop: int | None
     crop: Literal["auto"] | Sequence[float] | None
-    fit: Literal["stretch", "pad"]
+    fit: Literal["stretch", "pad", "pad_background"]
+    resize: Resize
     register: bool = field()  # field: else ABCMeta.register would be its default
     augment: Augmentation | None
     synthesis: Synthesizer
@@ -81,6 +84,7 @@ class AnomalyDataModule(Listed, L.LightningDataModule, ABC):
         sides_of(self.image_size)
         self.sources: Sequence[Path] = ()  # of training images that a data set writes from others
         self.crop_box: Sequence[float] | None = None
+        self.crop_said = ""  # why `crop=auto` took that box, or none
         self.reference: np.ndarray | None = None  # (h, w, 3) uint8; others are registered to it
 
     @cached_property
@@ -97,11 +101,11 @@ class AnomalyDataModule(Listed, L.LightningDataModule, ABC):
     @property
     def notes(self) -> list[str]:
         """What a reader of the numbers should know of the files; after `setup`."""
-        said = f"data.white: {self.reading.white} is white in files of more than 8 bits"
-        found = [f"{said}{', found on the training images' if self.white == 'auto' else ''}"]
-        return (found if self.reading.white != WHITES[-1] else []) + [
+        notes = [self.reading.said(found=self.white == "auto"), self.crop_said]
+        notes += [
             note for split in (self.train, self.normal, self.test, self.anomalies) for note in split.notes
         ]
+        return [note for note in notes if note]
 
     @cached_property
     def order(self) -> AddressedSampler:
@@ -128,23 +132,20 @@ class AnomalyDataModule(Listed, L.LightningDataModule, ABC):
         """Return what a manifest says of the data, as plain types; after `setup`."""
         counts = {role: len(records) for role, records in self.roles.items()}
         counts |= {"anomalous": sum(r.label for r in self.roles["test"]), "unmasked": self.unmasked()}
-        counts |= {"left_out": len(self.left_out.files)}
-        crop = None if self.crop_box is None else list(self.crop_box)
-        found = {"crop_box": crop, "white": self.reading.white, "added_pseudo_images": self.order.added}
-        return {"counts": counts, **found}
+        counts |= {"left_out": len(self.left_out.files)} | decoding.lost_in(self.test, self.anomalies)
+        crop = {"crop_box": self.crop_box and list(self.crop_box), "crop_said": self.crop_said}
+        found = {"white": self.reading.white, "added_pseudo_images": self.order.added}
+        return {"counts": counts, **crop, **found}
 
     def geometry(self) -> Geometry:
-        """Return how a photograph becomes the network's image.
-
-        ``crop=auto`` looks at the training images once.
-        """
-        if self.crop_box is None and self.crop is not None:
-            self.crop_box = self._part_box() if self.crop == "auto" else self.crop
+        """Return how a photograph becomes the network's image; `crop=auto` sees training images, once."""
+        if self.crop_box is None and self.crop == "auto":
+            files = [record.image for record in self.roles["train"]]
+            self.crop_box, self.crop_said = part_box(files, self.reading, register=self.register)
+        elif self.crop_box is None and self.crop != "auto":
+            self.crop_box = self.crop
         crop = None if self.crop_box is None else tuple(self.crop_box)
-        return Geometry(sides_of(self.image_size), self.fit, self.center_crop, crop)
-
-    def _part_box(self) -> tuple[float, float, float, float]:
-        return part_box([r.image for r in self.roles["train"]], self.reading, register=self.register)
+        return Geometry(sides_of(self.image_size), self.fit, self.center_crop, crop, self.resize)
 
     def setup(self, stage: str) -> None:  # noqa: ARG002 - Lightning's signature
         """Decode everything once, so that a bad file ends the run before its first step."""
@@ -185,8 +186,7 @@ class AnomalyDataModule(Listed, L.LightningDataModule, ABC):
         images: np.ndarray = self.normal.images if self.normal.records else self.train.images[:FEW_NORMALS]
         return images
 
-    # The signature is Lightning's.
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ARG002 - Lightning's signature
         """Make [0, 1] float32 of the uint8 images, on the device: a quarter of the bytes travel."""
         changed = {
             name: in_unit_range(batch._asdict()[name]) for name in ("image", "clean") if name in batch._fields

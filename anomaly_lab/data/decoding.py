@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from anomaly_lab.data.geometry import Geometry, Placement, resize_image, resize_mask
+from anomaly_lab.data.geometry import Geometry, Lost, Placement, lost_of, resize_image, resize_mask
 from anomaly_lab.data.images import Reading, memory_needed, read_clipped, read_mask
 from anomaly_lab.errors import DataError
 from anomaly_lab.types import ImageRecord
@@ -27,6 +27,7 @@ class Split(NamedTuple):
     sizes: list[tuple[int, int]]  # (H, W) of the original images
     notes: list[str]  # what its files hold that may falsify numbers
     greys: np.ndarray  # (N,) float64, `grey_of` each
+    lost: list[Lost]  # what of each mask does not reach the network
 
 
 MOST = 0.5  # a defect covers less of the photograph, mostly: else black may be what marks it
@@ -81,6 +82,7 @@ class Seen(NamedTuple):
     clipped: bool  # it has brighter values than white
     marked: float | None  # share of the photograph that its mask marks; None without a mask
     grey: float  # of what the network sees, `grey_of` it
+    lost: Lost  # of the mask, on its way to the network
 
 
 def decode(
@@ -101,10 +103,8 @@ def decode(
             temporary files, if it has no room.
     """
     shape = (len(records), *geometry.size)
-    if 3 * np.prod(shape) > memory_gb * 2**30:
-        images = _on_disk((*shape, 3))
-    else:
-        images = np.zeros((*shape, 3), np.uint8)
+    on_disk = 3 * np.prod(shape) > memory_gb * 2**30
+    images = _on_disk((*shape, 3)) if on_disk else np.zeros((*shape, 3), np.uint8)
     masks = np.zeros(shape, bool)
     room = Room(memory_gb)
 
@@ -114,8 +114,8 @@ def decode(
 
     def read_at_once(row: int) -> Seen:
         image, clipped = read_clipped(records[row].image, reading)
-        mask = None
-        marked = None
+        mask = marked = None
+        lost = Lost(0.0, 0, 0)
         size = (image.shape[0], image.shape[1])
         placement = geometry.place(size)
         if (file := records[row].mask) is not None:
@@ -123,18 +123,24 @@ def decode(
             marked = float(mask.mean())
         if moving is not None:
             image, mask = moving(image, mask, records[row].image)
-        images[row] = resize_image(image, placement, geometry.size)
+        images[row] = resize_image(image, placement, geometry)
         if mask is not None:
             masks[row] = resize_mask(mask, placement, geometry.size)
-        return Seen(placement, size, clipped, marked, grey_of(images[row]))
+            lost = lost_of(mask, placement)
+        return Seen(placement, size, clipped, marked, grey_of(images[row]), lost)
 
     with ThreadPoolExecutor() as pool:
         seen = list(pool.map(read, range(len(records))))
-    placements = [one.placement for one in seen]
-    sizes = [one.size for one in seen]
-    greys = np.array([one.grey for one in seen])
-    said = notes(records, seen, reading.white)
-    return Split(records, images, masks, placements, sizes, said, greys)
+    return Split(
+        records,
+        images,
+        masks,
+        placements=[one.placement for one in seen],
+        sizes=[one.size for one in seen],
+        notes=[*notes(records, seen, reading.white), *lost_masks(records, seen)],
+        greys=np.array([one.grey for one in seen]),
+        lost=[one.lost for one in seen],
+    )
 
 
 def notes(records: Sequence[ImageRecord], seen: Sequence[Seen], white: int) -> list[str]:
@@ -152,6 +158,26 @@ def notes(records: Sequence[ImageRecord], seen: Sequence[Seen], white: int) -> l
         odd = (nothing + most)[0]
         said.append(f"{text}, {len(most)} more than half of the image, among them {odd}; `check` lists all")
     return said
+
+
+def lost_masks(records: Sequence[ImageRecord], seen: Sequence[Seen]) -> Iterator[str]:
+    """Say how many masks do not reach the network whole; their images stay anomalous all the same."""
+    pairs = [(record.mask, one.lost) for record, one in zip(records, seen, strict=True) if record.mask]
+    if cut := [mask for mask, lost in pairs if lost.cut > 0]:
+        whole = sum(lost.cut == 1 for _, lost in pairs)
+        text = f"of {len(cut)} of {len(pairs)} masks the crop cuts something away, of {whole} everything"
+        yield f"data.crop, data.center_crop: {text}, among them {cut[0]}; `check` lists all"
+    if small := [mask for mask, lost in pairs if lost.regions]:
+        regions = sum(lost.regions for _, lost in pairs)
+        text = f"of {len(small)} of {len(pairs)} masks {regions} regions are too small to have a pixel"
+        yield f"data.image_size: {text}, among them {small[0]}; `check` lists all"
+
+
+def lost_in(*splits: Split) -> dict[str, int]:
+    """Return how many masks a crop cuts, wholly or partly, and how many lose a region by being resized."""
+    lost = [one for split in splits for one in split.lost]
+    cut = sum(one.cut > 0 for one in lost)
+    return {"masks_cut": cut, "masks_with_lost_regions": sum(one.regions > 0 for one in lost)}
 
 
 def grey_of(image: np.ndarray) -> float:

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, final
 
+import cv2
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
 from anomaly_lab.errors import ConfigError
+from anomaly_lab.synthesis.geometry import Resize, resized
 
 SMALLEST_SIDE = 8  # of an image, in pixels; below it there is nothing to see
 MOST_PIXELS = 2**26  # of a network's image: 8192 x 8192, 0.8 GB as float32
+BORDER = 1 / 32  # of the shorter side: so wide is the border that shows the background
+
+MaskResize = Literal["nearest", "floor"]
 
 
 class Box(NamedTuple):
@@ -32,7 +37,7 @@ class Box(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """``source`` of the original, resized, fills ``target`` of the network's image, which is 0 around it."""
+    """``source`` of the original, resized, fills ``target`` of the network's image; around it is padding."""
 
     source: Box
     target: Box
@@ -53,9 +58,11 @@ class Geometry:
     """Crop the fractions (top, left, height, width), resize to (H, W), keep the central square."""
 
     image_size: tuple[int, int]
-    fit: Literal["stretch", "pad"]  # pad keeps the aspect and centres
+    # Both pads keep the aspect and centre, in black or in the median colour of the photograph's border.
+    fit: Literal["stretch", "pad", "pad_background"]
     center_crop: int | None
     crop: tuple[float, ...] | None
+    resize: Resize
 
     def __post_init__(self) -> None:
         if not 1 <= min(self.size) <= min(self.image_size):
@@ -89,7 +96,7 @@ class Geometry:
         start = np.minimum(np.rint(crop[:2] * original), np.array(original) - 1)
         length = np.maximum(np.rint((crop[:2] + crop[2:]) * original) - start, 1)
         scale = canvas / length
-        resized = np.maximum(np.rint(length * (scale.min() if self.fit == "pad" else scale)), 1)
+        resized = np.maximum(np.rint(length * (scale if self.fit == "stretch" else scale.min())), 1)
         offset = (canvas - resized) // 2 - (canvas - window) // 2  # of the resized image in the network's
         low = np.maximum(offset, 0)
         high = np.minimum(offset + resized, window)
@@ -100,25 +107,71 @@ class Geometry:
         return Placement(Box(*map(int, source)), Box(*map(int, target)))
 
 
-def resize_image(image: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
-    """Place an (h, w, 3) uint8 image in an (H, W, 3) uint8 one; an exported graph can repeat it exactly."""
+def border_of(size: tuple[int, int]) -> np.ndarray:
+    """Return an (H, W) bool array, True on the border of `BORDER` of the shorter side, at least a pixel."""
+    ring = max(1, int(min(size) * BORDER))
+    border = np.ones(size, bool)
+    border[ring:-ring, ring:-ring] = False
+    return border
+
+
+def resize_image(image: np.ndarray, placement: Placement, geometry: Geometry) -> np.ndarray:
+    """Place an (h, w, 3) uint8 image in an (H, W, 3) uint8 one, by the geometry's ``resize`` and ``fit``."""
+    size = geometry.size
     if placement.source == placement.target == (0, 0, *size):
         return image[placement.source.slices].copy()
-    pixels = torch.from_numpy(image[placement.source.slices].astype(np.float32)).permute(2, 0, 1)[None]
-    resized = interpolate(pixels, placement.target[2:], mode="bilinear", antialias=True)[0].permute(1, 2, 0)
     placed = np.zeros((*size, 3), np.uint8)
-    placed[placement.target.slices] = resized.round().clamp(0, 255).numpy()
+    if geometry.fit == "pad_background" and placement.target != (0, 0, *size):
+        placed[:] = np.rint(np.median(image[border_of(image.shape[:2])], axis=0))
+    seen = image[placement.source.slices]
+    placed[placement.target.slices] = resized(seen, placement.target[2:], geometry.resize)
     return placed
 
 
-def resize_mask(mask: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
-    """Place an (h, w) bool mask in an (H, W) bool one, by the nearest pixel centre."""
-    pixels = torch.from_numpy(mask[placement.source.slices].astype(np.uint8))[None, None]
+def resize_mask(
+    mask: np.ndarray, placement: Placement, size: tuple[int, int], resize: MaskResize = "nearest"
+) -> np.ndarray:
+    """Place an (h, w) bool mask in an (H, W) bool one.
+
+    ``nearest`` takes the pixel whose centre is nearest. ``floor`` is DRAEM's evaluation (data_loader.py and
+    test_DRAEM.py of VitjanZ/DRAEM): cv2's bilinear resizing of 0 and 255, and whatever is below 255 in the
+    end is normal.
+    """
     placed = np.zeros(size, bool)
-    placed[placement.target.slices] = interpolate(pixels, placement.target[2:], mode="nearest-exact")[
-        0, 0
-    ].numpy()
+    seen = mask[placement.source.slices]
+    target = placement.target[2:]
+    if resize == "floor":
+        soft = cv2.resize(seen.astype(np.uint8) * 255, target[::-1], interpolation=cv2.INTER_LINEAR)
+        placed[placement.target.slices] = soft == 255
+    else:
+        placed[placement.target.slices] = _nearest(seen.astype(np.uint8), target)
     return placed
+
+
+class Lost(NamedTuple):
+    """What of a mask does not reach the network."""
+
+    cut: float  # share of the marked pixels that a crop cuts away
+    seen: int  # 8-connected regions inside the crop
+    regions: int  # so many of these have no pixel at the network's size
+
+
+def lost_of(mask: np.ndarray, placement: Placement) -> Lost:
+    """Return what `resize_mask`, by the nearest pixel, loses of an (h, w) bool mask."""
+    marked = np.count_nonzero(mask)
+    if not marked:
+        return Lost(0.0, 0, 0)
+    seen = mask[placement.source.slices]
+    count, labels = cv2.connectedComponents(seen.astype(np.uint8), connectivity=8)
+    left = np.unique(_nearest(labels.astype(np.float64), placement.target[2:]))
+    cut = (marked - np.count_nonzero(seen)) / marked
+    return Lost(float(cut), count - 1, count - 1 - int(np.count_nonzero(left)))
+
+
+def _nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return (h, w) values as (H, W), each that of the nearest pixel centre."""
+    tensor = torch.from_numpy(values)[None, None]
+    return interpolate(tensor, size, mode="nearest-exact")[0, 0].numpy()
 
 
 def restore_map(anomaly_map: np.ndarray, placement: Placement) -> np.ndarray:

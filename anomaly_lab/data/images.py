@@ -47,6 +47,13 @@ class Reading(NamedTuple):
     white: int = 65535
     max_megapixels: float = 100.0
 
+    def said(self, *, found: bool) -> str:
+        """Return what a log says of the white, found on training images or given; nothing of 16 bits."""
+        if self.white == WHITES[-1]:
+            return ""
+        how = ", found on the training images" if found else ""
+        return f"data.white: {self.white} is white in files of more than 8 bits{how}"
+
 
 ALONE = Reading()
 

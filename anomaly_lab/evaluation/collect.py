@@ -172,7 +172,7 @@ class Collector(L.Callback):
 
     def _update(self, state: Curves, rows: list[int], maps: Tensor) -> None:
         """Add the pixels of a batch that show the photograph."""
-        add_maps(state, self.data.test, zip(rows, maps.numpy(), strict=True), self.how.resolution)
+        add_maps(state, self.data.test, zip(rows, maps.numpy(), strict=True), self.how)
 
     def _precise(self) -> Curves | None:
         """Return the state, or one that sorts a second pass where the cells of a histogram are too coarse."""

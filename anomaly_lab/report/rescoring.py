@@ -201,7 +201,7 @@ def _of_pixels(run: Run, cfg: Any, images: Sequence[Image], how: EvaluationSetti
         state: Curves = ExactCurves() if few else HistogramCurves(centre)
         while True:
             pairs = ((row, maps[f"{row:05d}"]) for row in range(len(listed)))
-            add_maps(state, data.test, pairs, how.resolution)
+            add_maps(state, data.test, pairs, how)
             if state.error_bound(how.fpr_limit) <= TOLERANCE:
                 return Level(state.summary("pixel", how.fpr_limit), _named("pixel", state))
             state = ExactCurves()

@@ -9,7 +9,7 @@ import numpy as np
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.augmenters import AUGMENTERS, AugmenterName
 from anomaly_lab.synthesis.base import Synthesizer
-from anomaly_lab.synthesis.geometry import random_window, rotated
+from anomaly_lab.synthesis.geometry import Resize, random_window, rotated
 from anomaly_lab.synthesis.noise import perlin
 from anomaly_lab.synthesis.procedural import make_textures
 from anomaly_lab.synthesis.textures import PlainColours, TextureFolder
@@ -42,6 +42,7 @@ class PerlinTexture(Synthesizer):
         num_augmenters: int,
         textures: str | None,
         textures_gb: Annotated[float, SAME_RUN],
+        resize: Resize,
         num_procedural: int,
     ) -> None:
         self.probability = probability
@@ -79,7 +80,7 @@ class PerlinTexture(Synthesizer):
         if textures is None:
             ways = "a FOLDER of photographs (the papers': images/ of DTD), or procedural, made by formula"
             raise ConfigError(f"synthesis.textures: none given; give textures={ways}")
-        self.folder = None if textures in MADE else TextureFolder(textures, textures_gb)
+        self.folder = None if textures in MADE else TextureFolder(textures, textures_gb, resize)
         self.source = MADE[textures] if self.folder is None else f"folder {textures}, {self.folder.described}"
 
     def setup(self, normals: Sequence[np.ndarray]) -> None:

@@ -10,16 +10,17 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from anomaly_lab.errors import DataError
+from anomaly_lab.synthesis.geometry import Resize, resized
 
 
 @final
 class TextureFolder:
     """All .jpg and .png files below a folder, sorted; by index, (H, W, 3) uint8 RGB of the size loaded.
 
-    Hidden files and those in hidden folders are none of them.
+    Hidden files and those in hidden folders are none of them. ``resize`` is how they come to that size.
     """
 
-    def __init__(self, folder: str, memory_gb: float) -> None:
+    def __init__(self, folder: str, memory_gb: float, resize: Resize) -> None:
         self.files = sorted(
             p
             for p in Path(folder).rglob("*")
@@ -27,6 +28,7 @@ class TextureFolder:
             and not any(part.startswith(".") for part in p.relative_to(folder).parts)
         )
         self.memory_gb = memory_gb
+        self.resize: Resize = resize
         if not self.files:
             state = "holds no .jpg or .png" if Path(folder).is_dir() else "is not a folder"
             raise DataError(
@@ -80,7 +82,7 @@ class TextureFolder:
             raise DataError(
                 f"{file}: cannot be read as a texture ({reason}); remove or replace it"
             ) from error
-        return np.asarray(cv2.resize(values, self.size[::-1]))
+        return resized(values, self.size, self.resize)
 
 
 @final

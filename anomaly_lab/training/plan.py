@@ -17,8 +17,15 @@ def check_together(method: AnomalyMethod, data: AnomalyDataModule, how: Evaluati
     method.check_size(*data.geometry().size)
     if data.synthesis.source != "none" and not method.pseudo:
         raise ConfigError("synthesis: this method learns from normal images alone; give synthesis=none")
-    if how.resolution == "original" and data.register:
-        raise ConfigError("evaluation.resolution: original does not go with data.register=true; give network")
+    if data.register:  # masks that are read again lie where the photographs did
+        if how.resolution == "original":
+            raise ConfigError(
+                "evaluation.resolution: original does not go with data.register=true; give network"
+            )
+        if how.mask_resize != "nearest":
+            raise ConfigError(
+                f"evaluation.mask_resize: {how.mask_resize} does not go with data.register=true; give nearest"
+            )
 
 
 def planned(settings: TrainerSettings, data: AnomalyDataModule) -> Training:

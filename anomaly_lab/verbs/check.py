@@ -64,6 +64,7 @@ def work(asked: Composition) -> None:
         if data.crop_box is None
         else f"data.crop: {', '.join(f'{share:.3f}' for share in data.crop_box)}\n"
     )
+    found = f"{data.crop_said}\n" if data.crop_said else found
     doubted = doubts(looks, how.target_fpr, register=data.register)
     print(found + "\n".join([*table(looks), *listing(findings, doubted)]).replace(f"{root}/", ""))
     if problems := sum(finding.level == "problem" for finding in findings):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from anomaly_lab.data.decoding import MOST, grey_of
-from anomaly_lab.data.geometry import Geometry, resize_image, resize_mask
+from anomaly_lab.data.geometry import Geometry, lost_of, resize_image
 from anomaly_lab.data.images import WHITES, Reading, read_clipped, read_mask
 from anomaly_lab.data.listing import images
 from anomaly_lab.errors import DataError
@@ -27,7 +27,9 @@ FATES = {
     "most": "anomalous images have a mask that marks more than half of the image; where black marks the"
     " defect, invert the mask",
     "cut": "anomalies lie outside data.crop or data.center_crop",
+    "clipped": "anomalies lie partly outside data.crop or data.center_crop",
     "lost": "anomalies are too small for data.image_size: the network's masks of them are empty",
+    "thinned": "anomalies have regions too small for data.image_size: the network's masks lack them",
 }
 
 
@@ -48,7 +50,7 @@ class Look(NamedTuple):
     size: tuple[int, int] | None = None  # (H, W)
     kind: str = ""  # PNG RGB, for one
     digest: bytes = b""  # of the pixels
-    fate: str = "visible"  # of the anomaly, or one of FATES
+    fates: tuple[str, ...] = ()  # of FATES, of its anomaly; none if the network sees it whole
     clipped: bool = False  # it has brighter values than white
     grey: float | None = None  # mean grey level of what the network sees of it, before data.register
 
@@ -62,9 +64,9 @@ def look(role: str, record: ImageRecord, geometry: Geometry | None, reading: Rea
         digest = hashlib.blake2b(repr(size).encode() + image.tobytes()).digest()
         grey = None
         if geometry is not None:
-            grey = grey_of(resize_image(image, geometry.place(size), geometry.size))
+            grey = grey_of(resize_image(image, geometry.place(size), geometry))
         seen = Look(role, record, [], size, kind_of(record.image), digest, grey=grey)
-        return seen._replace(fate=fate_of(record, size, geometry), clipped=clipped)
+        return seen._replace(fates=fates_of(record, size, geometry), clipped=clipped)
     except DataError as error:
         return seen._replace(errors=[str(error)])
 
@@ -76,24 +78,25 @@ def kind_of(path: Path) -> str:
         return f"{file.format} {file.mode}{' 16 bit' if wide else ''}"
 
 
-def fate_of(record: ImageRecord, size: tuple[int, int], geometry: Geometry | None) -> str:
+def fates_of(record: ImageRecord, size: tuple[int, int], geometry: Geometry | None) -> tuple[str, ...]:
     """Return what becomes of the anomaly on its way to the network.
 
     Without a geometry none is cut or lost.
     """
     if record.mask is None:
-        return "missing" if record.label else "visible"
+        return ("missing",) if record.label else ()
     mask = read_mask(record.mask, size)
     if not mask.any():
-        return "empty"
+        return ("empty",)
     if mask.mean() > MOST:
-        return "most"
+        return ("most",)
     if geometry is None:
-        return "visible"
-    placement = geometry.place(size)
-    if not mask[placement.source.slices].any():
-        return "cut"
-    return "visible" if resize_mask(mask, placement, geometry.size).any() else "lost"
+        return ()
+    lost = lost_of(mask, geometry.place(size))
+    if lost.cut == 1:
+        return ("cut",)
+    small = ("lost" if lost.regions == lost.seen else "thinned",) if lost.regions else ()
+    return (("clipped",) if lost.cut else ()) + small
 
 
 def duplicates(looks: list[Look]) -> Iterator[Finding]:
@@ -118,7 +121,7 @@ def masks(looks: list[Look], *, required: bool) -> Iterator[Finding]:
     """Find anomalies that are marked nowhere, or where the network cannot see them."""
     anomalous = [seen for seen in looks if seen.record.label]
     for fate, what in FATES.items():
-        files = [str(seen.record.image) for seen in anomalous if seen.fate == fate]
+        files = [str(seen.record.image) for seen in anomalous if fate in seen.fates]
         stops = fate == "empty" or (fate == "missing" and required)
         if files:
             yield Finding(
@@ -151,7 +154,7 @@ def masks_of_normals(looks: list[Look], reading: Reading) -> Iterator[Finding]:
     for seen in good:
         mask = seen.record.mask or by_stem.get(seen.record.image.stem)
         again = look(seen.role, seen.record._replace(mask=mask), None, reading) if mask else seen
-        if mask and again.fate != "empty" and not again.errors:
+        if mask and "empty" not in again.fates and not again.errors:
             files.append(f"{seen.record.image} = {mask}")
     if files:
         yield Finding("problem", f"{len(files)} good images have a mask with anomalous pixels", files)

@@ -197,7 +197,7 @@ def metrics_of(category: str, file: str) -> dict[str, float]:
         mask = np.zeros(anomaly_map.shape, bool)
         if (drawn := records[path].mask) is not None:
             size = image_size(drawn)
-            placement = Geometry(mask.shape, "stretch", None, None).place(size)
+            placement = Geometry(mask.shape, "stretch", None, None, "antialias").place(size)
             mask = resize_mask(read_mask(drawn, size), placement, mask.shape)
         masks.append(mask)
     labels = np.array([records[path].label for path in paths])

@@ -102,7 +102,7 @@ def their_turn(images: np.ndarray, folder: str) -> Turn:
         sys.exit(f"{error}; for this comparison: pip install -e .[peers]")
     tensors = [as_tensor(image).float() / 255 for image in images]
     theirs = peer.PerlinAnomalyGenerator(anomaly_source_path=folder, probability=1.0, blend_factor=(0.2, 1.0))
-    bank = TextureFolder(folder, memory_gb=1.0).load(images.shape[1:3])
+    bank = TextureFolder(folder, memory_gb=1.0, resize="antialias").load(images.shape[1:3])
     decoded = {str(file): as_tensor(bank[index]) for index, file in enumerate(bank.files)}
     peer.io = SimpleNamespace(read_image=lambda path, **_: decoded[path], ImageReadMode=peer.io.ImageReadMode)
     return lambda index: bool(theirs(tensors[index % len(tensors)])[1].any())

@@ -112,7 +112,8 @@ runs: runs
 resume: true
 retry: none
 evaluation: {_target_: anomaly_lab.evaluation.settings.EvaluationSettings, resolution: network,
-  fpr_limit: 0.3, target_fpr: 0, overlays: 1, bootstrap: 2, save_maps: false, poison: false}
+  mask_resize: nearest, fpr_limit: 0.3, target_fpr: 0,
+  overlays: 1, bootstrap: 2, save_maps: false, poison: false}
 part: {_target_: HERE.Bolt, length: 1.5}
 model:
   _target_: HERE.Everything

@@ -15,7 +15,7 @@ from anomaly_lab.data.geometry import Geometry
 from anomaly_lab.data.images import memory_needed
 from anomaly_lab.types import ImageRecord
 
-GEOMETRY = Geometry((8, 8), "stretch", None, None)
+GEOMETRY = Geometry((8, 8), "stretch", None, None, "antialias")
 MIB = 2**20
 
 

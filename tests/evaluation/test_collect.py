@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -148,6 +149,26 @@ def test_at_the_original_resolution_maps_go_back_to_the_masks(tree, tmp_path):
     assert scored.pixels.summary("pixel", 0.3)["pixel_auroc"] == pytest.approx(wanted, abs=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{"image_size": (20, 24)}, {"image_size": 32, "fit": "pad"}])
+def test_floored_masks_are_those_of_cv2_and_change_nothing_but_pixel_metrics(tree, tmp_path, changes):
+    """As DRAEM's evaluation: cv2.resize of the mask, / 255, cast to uint8, pixel by pixel."""
+    data = ready(mvtec(tree, **changes))
+    scored, _ = collected(tmp_path, data, Brightness(), settings(mask_resize="floor", save_maps=True))
+    labels, values = [], []
+    for row, record in enumerate(data.test.records):
+        box = data.test.placements[row].target
+        values.append(scored.maps[row][box.slices].ravel())
+        mask = np.zeros(SIZE, np.uint8) if record.mask is None else read(record.mask).astype(np.uint8)
+        soft = cv2.resize(mask, (box.width, box.height), interpolation=cv2.INTER_LINEAR) / 255.0
+        labels += [int(value) for value in soft.ravel()]
+    assert 0 < sum(labels) < data.test.masks.sum()
+    wanted = roc_auc_score(labels, np.concatenate(values))
+    assert scored.pixels.summary("pixel", 0.3)["pixel_auroc"] == pytest.approx(wanted, abs=1e-6)
+    plain, _ = collected(tmp_path, data, Brightness(), settings(save_maps=True))
+    assert np.array_equal(plain.scores, scored.scores)
+    assert np.array_equal(plain.maps, scored.maps)
+
+
 @pytest.mark.parametrize("tolerance", [-1.0, 1.0])
 def test_a_large_test_set_is_streamed_and_sorted_only_where_that_is_too_coarse(
     tree, tmp_path, monkeypatch, caplog, tolerance
@@ -168,6 +189,7 @@ def test_a_large_test_set_is_streamed_and_sorted_only_where_that_is_too_coarse(
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
+        ({"resolution": "original", "mask_resize": "floor"}, "mask_resize"),
         ({"fpr_limit": 0.0}, "fpr_limit"),
         ({"fpr_limit": 1.1}, "fpr_limit"),
         ({"target_fpr": 0.0}, "target_fpr"),

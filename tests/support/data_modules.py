@@ -19,6 +19,7 @@ COMMON: dict[str, Any] = {
     "center_crop": None,
     "crop": None,
     "fit": "stretch",
+    "resize": "antialias",
     "register": False,
     "masks": "auto",
     "holdout": 0.0,

@@ -18,6 +18,7 @@ from anomaly_lab.runs.recording import record
 
 PLAIN: dict[str, Any] = {
     "resolution": "network",
+    "mask_resize": "nearest",
     "fpr_limit": 0.3,
     "target_fpr": 0.05,
     "overlays": 0,

@@ -65,6 +65,7 @@ def perlin_texture(**changes: object) -> PerlinTexture:
     """DRAEM's recipe with a few procedural textures, set up for `photographs`."""
     values = OmegaConf.to_container(OmegaConf.load(CONF / "synthesis/perlin_texture.yaml"))
     values.pop("_target_")
+    values["resize"] = "antialias"  # there it follows data.resize
     synthesizer = PerlinTexture(**{**values, "textures": "procedural", "num_procedural": 13, **changes})
     synthesizer.setup(photographs())
     return synthesizer

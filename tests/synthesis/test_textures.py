@@ -3,15 +3,17 @@
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from scipy.stats import kstest
 
 from anomaly_lab.config.building import built
+from anomaly_lab.data.geometry import Geometry, resize_image
 from anomaly_lab.errors import ConfigError, DataError, mendable
 from anomaly_lab.synthesis import procedural
 from anomaly_lab.synthesis.procedural import FAMILIES, make_textures
 from anomaly_lab.synthesis.textures import PlainColours, TextureFolder
-from tests.support.runs import composed
+from tests.support.runs import CONF, composed
 from tests.support.synthesizers import perlin_texture, photographs, rng, write_textures
 
 
@@ -122,9 +124,27 @@ def test_every_kind_of_texture_is_what_opencv_reads(tmp_path):
     }
     for name, values in kinds.items():
         Image.fromarray(values).save(tmp_path / name)
-    loaded = TextureFolder(str(tmp_path), 1.0).load((48, 64))
+    loaded = TextureFolder(str(tmp_path), 1.0, "antialias").load((48, 64))
     wanted = [cv2.imread(str(tmp_path / name))[..., ::-1] for name in sorted(kinds)]
     assert np.array_equal(loaded.decoded, wanted)
+
+
+@pytest.mark.parametrize("resize", ["antialias", "opencv"])
+def test_textures_are_resized_as_images_are(tmp_path, resize):
+    texture = rng(0).integers(0, 256, (90, 70, 3), np.uint8)
+    Image.fromarray(texture).save(tmp_path / "0.png")
+    loaded = TextureFolder(str(tmp_path), 1.0, resize).load((48, 64))
+    geometry = Geometry((48, 64), "stretch", None, None, resize)
+    assert np.array_equal(loaded[0], resize_image(texture, geometry.place((90, 70)), geometry))
+    way = OmegaConf.load(CONF / "config.yaml")
+    way.merge_with(
+        {"data": {"resize": resize}, "synthesis": OmegaConf.load(CONF / "synthesis/perlin_texture.yaml")}
+    )
+    assert way.synthesis.resize == resize
+    folder = str(tmp_path)
+    changes = {"probability": 1.0, "threshold": -2.0, "num_augmenters": 0, "texture_weight": [1.0, 1.0]}
+    synthesizer = perlin_texture(textures=folder, resize=resize, **changes)
+    assert np.array_equal(synthesizer(photographs()[0], rng(1))[0], loaded[0])
 
 
 def test_procedural_textures_are_many_and_repeatable():

@@ -140,8 +140,9 @@ def test_a_method_that_cannot_be_trained_so_is_told_nothing(tree):
 # What does not go together
 
 
-def how(resolution: str = "network"):
-    return instantiate(composed(f"evaluation.resolution={resolution}").evaluation)
+def how(resolution: str = "network", mask_resize: str = "nearest"):
+    keys = (f"evaluation.resolution={resolution}", f"evaluation.mask_resize={mask_resize}")
+    return instantiate(composed(*keys).evaluation)
 
 
 def test_parts_that_go_together_are_taken(tree):
@@ -149,6 +150,7 @@ def test_parts_that_go_together_are_taken(tree):
     fitting = [
         (nearest, mvtec(tree), how()),
         (nearest, mvtec(tree), how("original")),
+        (nearest, mvtec(tree), how("network", "floor")),
         (draem, mvtec(tree, image_size=64, synthesis=cutpaste()), how()),
     ]
     refused = []
@@ -161,31 +163,37 @@ def test_parts_that_go_together_are_taken(tree):
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "resolution", "line"),
+    ("model", "data", "evaluation", "line"),
     [
         (
             "draem_small",
             {},
-            "network",
+            (),
             r"^data\.image_size: Draem takes multiples of \d+ from \d+ on, not 40 x 48$",
         ),
         (
             "nearest",
             {"synthesis": cutpaste()},
-            "network",
+            (),
             r"^synthesis: this method learns from normal images",
         ),
         (
             "nearest",
             {"register": True},
-            "original",
+            ("original",),
             r"^evaluation\.resolution: original does not go with data\.",
+        ),
+        (
+            "nearest",
+            {"register": True},
+            ("network", "floor"),
+            r"^evaluation\.mask_resize: floor does not go with data\.register=true; give nearest",
         ),
     ],
 )
-def test_parts_that_do_not_go_together_are_one_line(model, data, resolution, line, tree):
+def test_parts_that_do_not_go_together_are_one_line(model, data, evaluation, line, tree):
     with pytest.raises(ConfigError, match=line) as caught:
-        check_together(built("model", model), mvtec(tree, **data), how(resolution))
+        check_together(built("model", model), mvtec(tree, **data), how(*evaluation))
     assert "\n" not in str(caught.value)
 
 

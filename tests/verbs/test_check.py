@@ -15,7 +15,7 @@ from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.verbs import check, rules
 from anomaly_lab.verbs.check import examine, listing, span, table, work
 from anomaly_lab.verbs.rules import Finding, doubts
-from tests.support.data_modules import SIZE, mvtec, parts, read
+from tests.support.data_modules import SIZE, mvtec, parts, read, ready
 from tests.support.runs import asked, ran
 from tests.support.trees import folder_tree, mvtec_tree, normal_image, write_png
 
@@ -223,11 +223,14 @@ def test_missing_folders_are_named_and_the_rest_is_looked_at(root):
     ]
 
 
-def test_no_part_to_crop_to(root):
+def test_no_part_to_crop_to_is_said_and_keeps_the_frame(root, capsys):
     for file in (root / "part/train/good").iterdir():
         write_png(file, np.random.default_rng(int(file.stem)).integers(100, 110, (*SIZE, 3)).astype(np.uint8))
-    (problem,) = found(mvtec(root, crop="auto"))
-    assert "data.crop=auto" in problem.text
+    work(asked(*ARGUMENTS, f"data.root='{root}'", "data.crop=auto"))
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith(
+        "data.crop=auto: nothing is cropped, as nothing stands out from the background of"
+    )
 
 
 # What only weakens a result
@@ -245,6 +248,27 @@ def test_anomalies_that_the_network_cannot_see(root):
     assert cut.files == [str(root / "part/test/edge/0.png")]
     assert lost.text.startswith("1 of 6 anomalies are too small for data.image_size")
     assert lost.files == [str(root / "part/test/even/0.png")]
+
+
+def test_anomalies_that_the_network_sees_in_part(root):
+    """One anomaly has a cropped half and a region that vanishes; each is said, by `check` and by a run."""
+    mask = np.zeros(SIZE, bool)
+    mask[10:20, 2:6] = True  # the crop cuts columns 0 to 3
+    mask[30, 30] = True  # half the size takes the odd rows and columns
+    write_png(root / "part/test/both/0.png", normal_image(SIZE, 70, 1))
+    write_png(root / "part/ground_truth/both/0.png", mask)
+    data = mvtec(root, image_size=[20, 24], center_crop=20)
+    clipped, thinned = found(data, "warning")
+    assert clipped.text == "1 of 4 anomalies lie partly outside data.crop or data.center_crop"
+    assert thinned.text.startswith("1 of 4 anomalies have regions too small for data.image_size")
+    assert clipped.files == thinned.files == [str(root / "part/test/both/0.png")]
+    counts = ready(data).described()["counts"]
+    assert (counts["masks_cut"], counts["masks_with_lost_regions"]) == (1, 1)
+    cut, small = data.notes
+    assert cut.startswith(
+        "data.crop, data.center_crop: of 1 of 4 masks the crop cuts something away, of 0 everything, among"
+    )
+    assert small.startswith("data.image_size: of 1 of 4 masks 1 regions are too small to have a pixel, among")
 
 
 def test_few_images_and_one_sided_tests(tmp_path):
@@ -338,11 +362,10 @@ def test_what_any_run_would_find_doubtful_is_said_in_its_words(another_light, tm
 
 
 def test_no_light_is_compared_where_no_image_reaches_the_network(another_light):
-    for file in (another_light / "part/train/good").iterdir():
-        noise = np.random.default_rng(int(file.stem)).integers(100, 110, (*SIZE, 3))
-        write_png(file, noise.astype(np.uint8))
+    """With a training image that cannot be read there is no box of the part, and so no network's image."""
+    (another_light / "part/train/good/000.png").write_bytes(b"no image")
     looks, problems = examine(mvtec(another_light, crop="auto"))
-    assert [(problem.level, "data.crop=auto" in problem.text) for problem in problems] == [("problem", True)]
+    assert [(problem.level, "000.png: no PNG" in problem.text) for problem in problems] == [("problem", True)]
     assert doubts(looks, 0.05, register=False) == []
 
 

@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.geometry import Geometry, resize_image
 from anomaly_lab.data.images import Reading, read_image
 from anomaly_lab.data.listing import folder, mvtec_tree
 from anomaly_lab.data.names import shortened
 from anomaly_lab.errors import ConfigError
 from anomaly_lab.synthesis.base import Synthesizer
+from anomaly_lab.synthesis.geometry import resized
 from anomaly_lab.types import ImageRecord
 
 
@@ -71,11 +71,8 @@ class SyntheticDefects(AnomalyDataModule):
         return files[:count], files[count:]
 
     def _resized(self, file: Path) -> np.ndarray:
-        size = (self.written_size, self.written_size)
         image = read_image(file, self.source)
-        return resize_image(
-            image, Geometry(size, "stretch", None, None).place((image.shape[0], image.shape[1])), size
-        )
+        return resized(image, (self.written_size, self.written_size), self.resize)
 
     def _good(self, file: Path) -> ImageRecord:
         return ImageRecord(self._write("good", file, self._resized(file)), None, label=False, defect="good")
