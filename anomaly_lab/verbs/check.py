@@ -21,7 +21,7 @@ from anomaly_lab.config.checked import Checked
 from anomaly_lab.config.composing import Composition
 from anomaly_lab.data.base import AnomalyDataModule
 from anomaly_lab.data.decoding import Room
-from anomaly_lab.data.images import WHITES, Reading
+from anomaly_lab.data.images import WHITES, Reading, read_image
 from anomaly_lab.data.listing import ListingError
 from anomaly_lab.errors import DataError
 from anomaly_lab.evaluation.doubts import shown
@@ -80,8 +80,12 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
         geometry = data.geometry()
     except DataError as error:  # crop=auto sees the images
         geometry, errors = None, [*errors, *([] if isinstance(error, ListingError) else [str(error)])]
+    training = [record.image for record in splits.get("train", [])]
+    reference = None
     try:
-        reading = data.reading_of([record.image for record in splits.get("train", [])])
+        reading = data.reading_of(training)
+        if data.register and training:
+            reference = read_image(training[0], reading)
     except DataError:  # the file is named where all are looked at
         reading = Reading(WHITES[-1], data.max_megapixels)
     rows = [(role, record) for role, records in splits.items() for record in records]
@@ -90,7 +94,7 @@ def examine(data: AnomalyDataModule) -> tuple[list[Look], list[Finding]]:
     def seen_in_turn(row: tuple[str, ImageRecord]) -> Look:
         role, record = row
         with room.reading(record.image):
-            return look(role, record, geometry, reading)
+            return look(role, record, geometry, reading, reference)
 
     with ThreadPoolExecutor() as pool:
         found = pool.map(seen_in_turn, rows)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from anomaly_lab.data import registration
 from anomaly_lab.data.decoding import MOST, grey_of
 from anomaly_lab.data.geometry import Geometry, lost_of, resize_image
 from anomaly_lab.data.images import WHITES, Reading, read_clipped, read_mask
@@ -55,8 +56,14 @@ class Look(NamedTuple):
     grey: float | None = None  # mean grey level of what the network sees of it, before data.register
 
 
-def look(role: str, record: ImageRecord, geometry: Geometry | None, reading: Reading) -> Look:
-    """Read an image and its mask."""
+def look(
+    role: str,
+    record: ImageRecord,
+    geometry: Geometry | None,
+    reading: Reading,
+    reference: np.ndarray | None = None,
+) -> Look:
+    """Read an image and its mask, which is registered onto a reference, (h, w, 3) uint8, if there is one."""
     seen = Look(role, record, [])
     try:
         image, clipped = read_clipped(record.image, reading)
@@ -66,7 +73,7 @@ def look(role: str, record: ImageRecord, geometry: Geometry | None, reading: Rea
         if geometry is not None:
             grey = grey_of(resize_image(image, geometry.place(size), geometry))
         seen = Look(role, record, [], size, kind_of(record.image), digest, grey=grey)
-        return seen._replace(fates=fates_of(record, size, geometry), clipped=clipped)
+        return seen._replace(fates=fates_of(record, image, geometry, reference), clipped=clipped)
     except DataError as error:
         return seen._replace(errors=[str(error)])
 
@@ -78,11 +85,14 @@ def kind_of(path: Path) -> str:
         return f"{file.format} {file.mode}{' 16 bit' if wide else ''}"
 
 
-def fates_of(record: ImageRecord, size: tuple[int, int], geometry: Geometry | None) -> tuple[str, ...]:
-    """Return what becomes of the anomaly on its way to the network.
+def fates_of(
+    record: ImageRecord, image: np.ndarray, geometry: Geometry | None, reference: np.ndarray | None
+) -> tuple[str, ...]:
+    """Return what becomes of the anomaly of an (h, w, 3) uint8 image on its way to the network.
 
     Without a geometry none is cut or lost.
     """
+    size = (image.shape[0], image.shape[1])
     if record.mask is None:
         return ("missing",) if record.label else ()
     mask = read_mask(record.mask, size)
@@ -92,6 +102,8 @@ def fates_of(record: ImageRecord, size: tuple[int, int], geometry: Geometry | No
         return ("most",)
     if geometry is None:
         return ()
+    if reference is not None and reference.shape == image.shape:  # other sizes are said of all files at once
+        mask = registration.warped_mask(mask, registration.register(image, reference))
     lost = lost_of(mask, geometry.place(size))
     if lost.cut == 1:
         return ("cut",)

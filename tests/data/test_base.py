@@ -16,11 +16,10 @@ from anomaly_lab.data import decoding
 from anomaly_lab.data.augment.base import Augmentation
 from anomaly_lab.data.augment.rotation import Rotation
 from anomaly_lab.data.base import AnomalyDataModule
-from anomaly_lab.data.sets.gtanoic import GTanoIC
 from anomaly_lab.errors import ConfigError, DataError
 from anomaly_lab.synthesis.base import Synthesizer
 from anomaly_lab.types import EvalBatch, TrainBatch
-from tests.support.data_modules import COMMON, SIZE, listed, mvtec, read, ready
+from tests.support.data_modules import SIZE, mvtec, read, ready
 from tests.support.trees import mvtec_tree, normal_image, write_png
 
 
@@ -361,27 +360,3 @@ def test_masks_that_hardly_can_be_right_are_counted(tmp_path):
     (note,) = ready(mvtec(root)).notes
     assert note.startswith("1 of 3 masks of defective images mark nothing, 1 more than half of the image, ")
     assert str(first) in note
-
-
-def test_a_found_part_is_cropped_in_every_split(tmp_path):
-    """GTanoIC: chips on a plain ground, which its recipe crops to the part."""
-    rng = np.random.default_rng(0)
-    mask = np.zeros((60, 80), bool)
-    mask[12:42, 30:60] = True  # the part: 30 pixels a side
-    for name in ("train/good/0", "train/good/1", "test/good/0", "test/crack/0"):
-        image = np.where(
-            mask[..., None], rng.integers(150, 250, (60, 80, 3)), rng.integers(8, 14, (60, 80, 3))
-        )
-        write_png(tmp_path / f"D_C/{name}.png", image.astype(np.uint8))
-    write_png(tmp_path / "D_C/ground_truth/crack/0_mask.png", mask)
-    data = GTanoIC(**{**COMMON, "root": str(tmp_path), "category": "D_C", "crop": "auto", "image_size": 32})
-    assert data.geometry().crop is not None  # also before anything is decoded
-    top, left, height, width = np.array(ready(data).crop_box) * (60, 80, 60, 80)
-    assert 8 <= top <= 12
-    assert 26 <= left <= 30
-    assert 42 <= top + height <= 46
-    assert 60 <= left + width <= 64
-    assert data.test.images[:, 4:28, 4:28].min() > 100
-    assert data.test.masks[1].mean() > 0.6
-    with pytest.raises(DataError, match="D_A: no such folder; there are: D_C"):
-        listed(GTanoIC(**{**COMMON, "root": str(tmp_path), "category": "D_A"}))

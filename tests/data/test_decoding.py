@@ -1,4 +1,4 @@
-"""How many photographs are read at once: as many as fit the memory, whatever the cores."""
+"""How photographs are read: as many at once as fit the memory, and again where they are resized otherwise."""
 
 import os
 import threading
@@ -14,6 +14,8 @@ from anomaly_lab.data.decoding import decode
 from anomaly_lab.data.geometry import Geometry
 from anomaly_lab.data.images import memory_needed
 from anomaly_lab.types import ImageRecord
+from tests.support.data_modules import mvtec, read, ready
+from tests.support.trees import mvtec_tree
 
 GEOMETRY = Geometry((8, 8), "stretch", None, None, "antialias")
 MIB = 2**20
@@ -86,3 +88,14 @@ def test_pils_blocks_are_large_enough_to_be_given_back():
     assert (
         Image.core.get_block_size() > 2**25
     )  # glibc maps by itself what is larger, whatever was freed before
+
+
+def test_another_way_to_resize_decodes_again(tmp_path):
+    tree = mvtec_tree(tmp_path)
+    smooth, sharp, again = (
+        ready(mvtec(tree, image_size=16, resize=way)) for way in ("antialias", "opencv", "antialias")
+    )
+    assert np.array_equal(smooth.test.images, again.test.images)
+    assert sharp.test.images.std() > smooth.test.images.std()
+    for record, image in zip(sharp.test.records, sharp.test.images, strict=True):
+        assert np.array_equal(image, cv2.resize(read(record.image), (16, 16)))

@@ -15,7 +15,7 @@ from anomaly_lab.runs.directory import RunDirectory
 from anomaly_lab.verbs import check, rules
 from anomaly_lab.verbs.check import examine, listing, span, table, work
 from anomaly_lab.verbs.rules import Finding, doubts
-from tests.support.data_modules import SIZE, mvtec, parts, read, ready
+from tests.support.data_modules import SIZE, mvtec, parts, read
 from tests.support.runs import asked, ran
 from tests.support.trees import folder_tree, mvtec_tree, normal_image, write_png
 
@@ -234,41 +234,6 @@ def test_no_part_to_crop_to_is_said_and_keeps_the_frame(root, capsys):
 
 
 # What only weakens a result
-
-
-def test_anomalies_that_the_network_cannot_see(root):
-    """Half the size takes odd rows and columns, nearest to the new centres; the crop cuts columns 0 to 3."""
-    for column, (name, row) in {0: ("edge", 1), 20: ("even", 20), 21: ("odd", 21)}.items():
-        mask = np.zeros(SIZE, bool)
-        mask[row, column] = True
-        write_png(root / f"part/test/{name}/0.png", normal_image(SIZE, 70, row))
-        write_png(root / f"part/ground_truth/{name}/0.png", mask)
-    cut, lost = found(mvtec(root, image_size=[20, 24], center_crop=20), "warning")
-    assert cut.text == "1 of 6 anomalies lie outside data.crop or data.center_crop"
-    assert cut.files == [str(root / "part/test/edge/0.png")]
-    assert lost.text.startswith("1 of 6 anomalies are too small for data.image_size")
-    assert lost.files == [str(root / "part/test/even/0.png")]
-
-
-def test_anomalies_that_the_network_sees_in_part(root):
-    """One anomaly has a cropped half and a region that vanishes; each is said, by `check` and by a run."""
-    mask = np.zeros(SIZE, bool)
-    mask[10:20, 2:6] = True  # the crop cuts columns 0 to 3
-    mask[30, 30] = True  # half the size takes the odd rows and columns
-    write_png(root / "part/test/both/0.png", normal_image(SIZE, 70, 1))
-    write_png(root / "part/ground_truth/both/0.png", mask)
-    data = mvtec(root, image_size=[20, 24], center_crop=20)
-    clipped, thinned = found(data, "warning")
-    assert clipped.text == "1 of 4 anomalies lie partly outside data.crop or data.center_crop"
-    assert thinned.text.startswith("1 of 4 anomalies have regions too small for data.image_size")
-    assert clipped.files == thinned.files == [str(root / "part/test/both/0.png")]
-    counts = ready(data).described()["counts"]
-    assert (counts["masks_cut"], counts["masks_with_lost_regions"]) == (1, 1)
-    cut, small = data.notes
-    assert cut.startswith(
-        "data.crop, data.center_crop: of 1 of 4 masks the crop cuts something away, of 0 everything, among"
-    )
-    assert small.startswith("data.image_size: of 1 of 4 masks 1 regions are too small to have a pixel, among")
 
 
 def test_few_images_and_one_sided_tests(tmp_path):
