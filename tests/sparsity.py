@@ -116,7 +116,7 @@ def compared(weights: Sequence[float], overrides: Sequence[str]) -> float:
         others, own = seen(autoencoder, held), seen(autoencoder, images[:MOST])
         penalty = weight * others.penalty.mean()
         spread = others.error.std(ddof=1) / np.sqrt(len(held))
-        cells = f"{weight:g} | {others.error.mean():.2f} | {spread:.2f} | {own.error.mean():.2f}"
+        cells = f"{weight:g} | {others.error.mean():.3f} | {spread:.3f} | {own.error.mean():.3f}"
         share = penalty / (penalty + others.error.mean())
         print(f"| {cells} | {others.active.mean():.1f} | {share:.1%} |", flush=True)
         errors.append(others.error)

@@ -178,6 +178,7 @@ def test_the_high_resolution_chain_and_its_baselines_see_the_same_images():
     assert {method(one) for one in (*chain["model"], *others["model"])} == {
         method(one) for one in axes("cpcae_mvtec")["model"]
     }
-    assert chain.keys() - others.keys() == {"model.autoencoder.image_size"}
+    of_the_chain = {"model.autoencoder.image_size", "model.autoencoder.activity_l1"}
+    assert chain.keys() - others.keys() == of_the_chain
     assert all(chain[key] == others[key] for key in others.keys() - {"model"})
     assert chain["model.autoencoder.image_size"] == [min(chain["data.image_size"], key=int)]

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from anomaly_lab.config.building import instantiate
+from anomaly_lab.layers.patch_autoencoder import PatchAutoencoder
+from anomaly_lab.methods.ae_l2 import AutoencoderL2
 from anomaly_lab.methods.prff.method import Prff
 from tests.support.export import exported
 from tests.support.runs import composed
@@ -50,6 +52,18 @@ def test_the_whole_prff_small_with_its_gate(tmp_path):
     # Rounding is enlarged by norms that were settled on three images.
     np.testing.assert_allclose(anomaly_map, wanted.anomaly_map, atol=1e-2)
     np.testing.assert_allclose(score, wanted.score, atol=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore")
+@torch.no_grad()
+def test_an_autoencoder_that_sees_images_smaller_than_they_are(tmp_path):
+    torch.manual_seed(0)
+    method = AutoencoderL2(PatchAutoencoder(32, 16, 8, [4, 8], 6, "scalar", 0.0, 9), 1e-3).eval()
+    images = image(3, 2)
+    anomaly_map, score = exported(method, images, tmp_path / "ae_l2.onnx")
+    wanted = method(images)
+    np.testing.assert_allclose(anomaly_map, wanted.anomaly_map, atol=1e-4)
+    np.testing.assert_allclose(score, wanted.score, rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore")
