@@ -52,6 +52,7 @@ NO_TABLE = {
     "hit_robustness",
     "mlff_losses",
     "piade_skip",
+    "segmenters",
 }
 
 

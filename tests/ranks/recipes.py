@@ -34,6 +34,8 @@ RECIPES = {
     "pyramidal_ae_small": [],
     "piade_small": [],
     "ae_l2_small": [],
+    "unet_plus_plus_small": ["model.network.dropout=0.25"],
+    "segnet_small": [],
     "cpcae_folds": ["model=cpcae_knn_small", "model.residual_folds=3"],
 }
 SIDE = 128
