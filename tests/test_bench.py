@@ -12,10 +12,15 @@ pytestmark = pytest.mark.long
 NUMBER = r" *\d+(\.\d+)?"
 LEVELS = ("image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro")
 STAGES = ("random generator", "augment", "synthesis", "to tensors", "collate", "altogether")
+COSTS = ("variation", "unet_small", "patchcore_small")
 OURS = f"  anomaly_lab{NUMBER}"
 # of each benchmark, what its table's lines are; in this order
 TABLES = {
     "cells": [rf"one value{NUMBER} s, 2 values{NUMBER} s:{NUMBER} times; a further cell{NUMBER} s .*"],
+    "cost": [
+        r"# Sizes and times",
+        *(rf"\| `{name}`.* \| 64 x 64 \|({NUMBER}( \({NUMBER}\))? \|){{7}}  \|{NUMBER} \|" for name in COSTS),
+    ],
     "help": [rf"--help: median{NUMBER} s of{NUMBER}"],
     "loader": [
         r"16 images of \(64, 64\)",
