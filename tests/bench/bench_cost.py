@@ -205,7 +205,7 @@ def figure(costs: Sequence[Cost], device: str) -> Any:
         sizes.barh(names, values, left=left, label=label, color=colour)
         left = [a + b for a, b in zip(left, values, strict=True)]
     sizes.set(xlabel="MB, one image", title="Sizes")
-    sizes.legend(loc="lower right")
+    sizes.legend(loc="upper right")  # beside the smallest
     times.barh(names, [cost.milliseconds for cost in ordered], color="#8a8a8a")
     times.set(xlabel="ms to score an image", title=f"Times, {device}", xscale="log")
     drawn.supxlabel("* supervised", fontsize="small")

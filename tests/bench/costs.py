@@ -1,6 +1,7 @@
 """What a recipe costs: the sizes of what it holds and computes, and how long it takes to score an image."""
 
 import io
+import re
 import tempfile
 import time
 import warnings
@@ -213,7 +214,8 @@ def onnx_mb(method: AnomalyMethod, image: Tensor) -> tuple[float | None, str]:
             cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
-            return None, f"{type(cause).__name__}: {next(iter(str(cause).strip().splitlines()), '')}"[:120]
+            sentence = re.split(r"\.\s|\n", str(cause).strip(), maxsplit=1)[0]
+            return None, f"{type(cause).__name__}: {sentence}"[:160]
         return sum(part.stat().st_size for part in Path(temporary).iterdir()) / MB, ""
 
 
@@ -250,4 +252,5 @@ def device_name(device: torch.device) -> str:
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.is_file() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} thread(s)"
+    threads = torch.get_num_threads()
+    return f"{names[0] if names else 'CPU'}, {threads} thread{'s' * (threads > 1)}"
