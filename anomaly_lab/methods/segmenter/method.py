@@ -1,6 +1,6 @@
 """Supervised segmentation of defects, with the networks of De Nardin et al.'s figures 5 and 6.
 
-Notes are those of docs/methods/segmenters.md.
+Notes are those of docs/methods/segmenter.md.
 """
 
 from typing import Any, ClassVar, final
