@@ -129,7 +129,8 @@ def page(costs: Sequence[Cost], known: dict[str, Any]) -> str:
     if reasons:
         lines += ["", "No ONNX graph of:", ""]
         lines += [f"- `{recipe}`: {reason}" for recipe, reason in reasons.items()]
-    failed = {recipe: one for recipe, one in known["recipes"].items() if isinstance(one, str)}
+    failed = dict.fromkeys(options("model"), "not yet") | known["recipes"]
+    failed = {recipe: one for recipe, one in failed.items() if isinstance(one, str)}
     if failed:
         lines += ["", "Not measured:", "", *(f"- `{recipe}`: {reason}" for recipe, reason in failed.items())]
     return "\n".join(lines) + "\n"
@@ -205,7 +206,7 @@ def figure(costs: Sequence[Cost], device: str) -> Any:
         sizes.barh(names, values, left=left, label=label, color=colour)
         left = [a + b for a, b in zip(left, values, strict=True)]
     sizes.set(xlabel="MB, one image", title="Sizes")
-    sizes.legend(loc="upper right")  # beside the smallest
+    drawn.legend(loc="outside upper center", ncols=len(parts), frameon=False)
     times.barh(names, [cost.milliseconds for cost in ordered], color="#8a8a8a")
     times.set(xlabel="ms to score an image", title=f"Times, {device}", xscale="log")
     drawn.supxlabel("* supervised", fontsize="small")
