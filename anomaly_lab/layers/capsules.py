@@ -22,7 +22,7 @@ class Capsules(nn.Module):
 
     Each input capsule predicts each output capsule by a matrix of its own. Only the last iteration's sum
     carries gradients, as in the code that the papers took it from. With one output the coupling is 1 whatever
-    was agreed on: the layer then equals `SquashedLinear` (docs/methods/vt_adl.md, note 6).
+    was agreed on: the layer is then a linear map and a squash (docs/methods/vt_adl.md, note 6).
 
     Attributes:
         weight: (O, I, P, D), drawn from N(0, 0.01^2).
@@ -43,20 +43,3 @@ class Capsules(nn.Module):
                 agreed = squash(torch.einsum("boi,boip->bop", logits.softmax(dim=1), fixed))
                 logits = logits + torch.einsum("bop,boip->boi", agreed, fixed)
             return squash(torch.einsum("boi,boip->bop", logits.softmax(dim=1), prediction))
-
-
-@final
-class SquashedLinear(nn.Module):
-    """A linear map without bias, squashed; (B, I) to (B, P) float32.
-
-    The weights are drawn as `Capsules` draws them.
-    """
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(0.01 * torch.randn(outputs, inputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return a vector shorter than 1."""
-        with torch.autocast(x.device.type, enabled=False):
-            return squash(x.to(self.weight.dtype) @ self.weight.T)

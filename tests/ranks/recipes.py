@@ -33,6 +33,7 @@ RECIPES = {
     "vt_adl_small": [],
     "pyramidal_ae_small": [],
     "piade_small": [],
+    "ae_mse_ssim_small": [],
     "ae_l2_small": [],
     "unet_plus_plus_small": ["model.network.dropout=0.25"],
     "segnet_small": [],

@@ -166,7 +166,8 @@ def test_methods_with_a_recipe_have_its_name_and_others_are_explained():
     assert SAID["methods"].keys() <= named - RECIPES
     plain = {recipe.replace("_", ""): recipe for recipe in RECIPES}
     assert not [name for name in SAID["methods"] if name.replace("_", "") in plain]
-    ours = "prff draem padim mlff vt_adl cpcae_knn ae_l2 deep_knn nearest variation pyramidal_ae piade"
+    ours = "prff draem padim mlff vt_adl ae_mse ae_mse_ssim cpcae_knn ae_l2 deep_knn nearest variation "
+    ours += "pyramidal_ae piade"
     assert named & RECIPES == set(ours.split())
 
 

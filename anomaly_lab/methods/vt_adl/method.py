@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from anomaly_lab.errors import ConfigError
-from anomaly_lab.layers.capsules import Capsules, SquashedLinear
+from anomaly_lab.layers.capsules import Capsules
 from anomaly_lab.layers.losses import ssim
 from anomaly_lab.layers.maps import enlarged
 from anomaly_lab.layers.vector_decoder import VectorDecoder
 from anomaly_lab.methods.base import AnomalyMethod
 from anomaly_lab.methods.vt_adl.mixture_density import MixtureDensity
 from anomaly_lab.methods.vt_adl.patch_transformer import PatchTransformer
+from anomaly_lab.methods.vt_adl.projection import LinearProjection
 from anomaly_lab.ranks import here
 from anomaly_lab.types import EVALUATION_ONLY, Prediction, TrainBatch, Training
 
@@ -38,7 +39,8 @@ class VtAdl(AnomalyMethod):
         encoder: of patches; its tokens go both ways.
         latent_noise: standard deviation of the noise on the tokens, in training only (0.2); 0 is the paper's
             ablation.
-        bottleneck: ``capsule`` is the released routing to one, which equals ``linear`` (vt_adl.md, note 6).
+        bottleneck: ``linear`` is the text's projection of all tokens to one vector, ``capsule`` the released
+            routing to one, which equals ``squashed_linear`` (vt_adl.md, note 6).
         capsule_dim: entries of a token that make a capsule (8).
         routing_iterations: of the capsules (3).
         decoder, mixture: make them, given the dim of a token.
@@ -48,9 +50,11 @@ class VtAdl(AnomalyMethod):
             only, so each step of the mixture is made with the sum of its gradients since the first one:
             ``accumulated``.
         sigma: of the Gaussian that smooths the map, in pixels (4).
-        image_score: ``terms`` adds error, SSIM and the least likely token; ``map_max`` is the map's maximum.
-        ssim_sign: ``corrected`` adds 1 - SSIM; ``released`` adds SSIM, so that a good reconstruction raises
-            the score.
+        image_score: ``loss`` is the training loss of the image, with its weights and all tokens (text);
+            ``terms`` adds error, SSIM and the least likely token unweighted (released); ``map_max`` is the
+            map's maximum.
+        ssim_sign: in the score, ``corrected`` adds 1 - SSIM; ``released`` adds SSIM, so that a good
+            reconstruction raises the score.
     """
 
     printed: ClassVar[dict[str, str]] = {"pro_as_printed": "pixel_auroc"}
@@ -59,7 +63,7 @@ class VtAdl(AnomalyMethod):
         self,
         encoder: PatchTransformer,
         latent_noise: float,
-        bottleneck: Literal["capsule", "linear"],
+        bottleneck: Literal["linear", "capsule", "squashed_linear"],
         capsule_dim: int,
         routing_iterations: int,
         decoder: Callable[[int], VectorDecoder],
@@ -71,7 +75,7 @@ class VtAdl(AnomalyMethod):
         weight_decay: float,
         mixture_gradients: Literal["cleared", "accumulated"],
         sigma: Annotated[float, EVALUATION_ONLY],
-        image_score: Annotated[Literal["terms", "map_max"], EVALUATION_ONLY],
+        image_score: Annotated[Literal["loss", "terms", "map_max"], EVALUATION_ONLY],
         ssim_sign: Annotated[Literal["corrected", "released"], EVALUATION_ONLY],
     ) -> None:
         super().__init__()
@@ -85,11 +89,8 @@ class VtAdl(AnomalyMethod):
         self.encoder = encoder
         self.latent_noise = latent_noise
         self.stride = encoder.patch_size
-        values = encoder.tokens * encoder.dim
         dim = encoder.dim
-        self.bottleneck: Capsules | SquashedLinear = SquashedLinear(values, dim)
-        if bottleneck == "capsule":
-            self.bottleneck = Capsules(values // capsule_dim, capsule_dim, 1, dim, routing_iterations)
+        self.bottleneck = _bottleneck(bottleneck, encoder.tokens * dim, dim, capsule_dim, routing_iterations)
         self.capsule_dim = capsule_dim
         self.decoder = decoder(dim)
         self.mixture = mixture(dim)
@@ -122,14 +123,17 @@ class VtAdl(AnomalyMethod):
         self.sums = nn.Module()
 
     def forward(self, image: Tensor) -> Prediction:
-        """Score tokens by their likelihood, the image by all terms or by the map (vt_adl.md, note 5)."""
+        """Score tokens by their likelihood, the image by loss, terms or map (vt_adl.md, note 5)."""
         error, similarity, nll = self.terms(image)
         size = (image.shape[2], image.shape[3])
         anomaly_map = enlarged(nll.view(-1, *self.encoder.grid), size, self.sigma, "corners")
         if self.image_score == "map_max":
             return Prediction(anomaly_map, anomaly_map.amax((1, 2)))
         structure = similarity if self.ssim_sign == "released" else 1 - similarity
-        return Prediction(anomaly_map, error + structure + nll.amax(dim=1))
+        if self.image_score == "terms":
+            return Prediction(anomaly_map, error + structure + nll.amax(dim=1))
+        likelihood = self.nll_weight * nll.sum(dim=1)
+        return Prediction(anomaly_map, self.mse_weight * error + self.ssim_weight * structure + likelihood)
 
     def terms(self, image: Tensor) -> Terms:
         """Return the terms of each of (B, 3, H, W) images; in training the tokens are noisy for both ways."""
@@ -179,6 +183,16 @@ class VtAdl(AnomalyMethod):
         return torch.optim.Adam(
             self.parameters(), self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
+
+
+def _bottleneck(
+    kind: str, values: int, dim: int, capsule_dim: int, iterations: int
+) -> Capsules | LinearProjection:
+    # Drawn also where capsules take its place, so that they keep the first weights that a seed gave them.
+    projection = LinearProjection(values, dim, squashed=kind == "squashed_linear")
+    if kind == "capsule":
+        return Capsules(values // capsule_dim, capsule_dim, 1, dim, iterations)
+    return projection
 
 
 def _check_capsules(capsule_dim: int, dim: int) -> None:

@@ -12,11 +12,12 @@ from anomaly_lab.methods.vt_adl.patch_transformer import PatchTransformer
 
 def test_the_papers_size_has_the_papers_parameters():
     with torch.device("meta"):
-        encoder = PatchTransformer(512, 64, 512, 6, 8, 1024, "dim")
-    patches, places = 12288 * 512 + 512, (64 + 1 + 1) * 512
+        encoders = [PatchTransformer(512, side, 512, 6, 8, 1024, "dim", 1.0) for side in (32, 64)]
     block = 2 * 2 * 512 + 512 * 3 * 512 + (512 * 512 + 512) + (512 * 1024 + 1024) + (1024 * 512 + 512)
-    count = sum(p.numel() for p in encoder.parameters())
-    assert count == patches + places + 6 * block == 18_933_248
+    for encoder, side, wanted in zip(encoders, (32, 64), (14_312_960, 18_933_248), strict=True):
+        patches, places = 3 * side**2 * 512 + 512, ((512 // side) ** 2 + 1 + 1) * 512
+        assert sum(p.numel() for p in encoder.parameters()) == patches + places + 6 * block == wanted
+        assert encoder.grid == (512 // side, 512 // side)
 
 
 def normed(x: np.ndarray, norm: torch.nn.LayerNorm) -> np.ndarray:
@@ -32,7 +33,7 @@ def mapped(x: np.ndarray, layer: torch.nn.Module) -> np.ndarray:
 @pytest.mark.parametrize("scale", ["dim", "head_dim"])
 def test_the_encoder_is_the_papers_written_out(scale):
     torch.manual_seed(1)
-    encoder = PatchTransformer([8, 12], 4, 6, 2, 3, 10, scale)
+    encoder = PatchTransformer([8, 12], 4, 6, 2, 3, 10, scale, 1.0)
     for p in encoder.parameters():  # biases and norms that could hide a mistake are not 0 and 1
         p.data += 0.1 * torch.randn_like(p)
     image = torch.rand(2, 3, 8, 12)
@@ -58,9 +59,13 @@ def test_the_encoder_is_the_papers_written_out(scale):
 
 def test_the_encoder_starts_as_released():
     torch.manual_seed(2)
-    encoder = PatchTransformer(64, 16, 256, 1, 4, 128, "dim")
+    encoder = PatchTransformer(64, 16, 256, 1, 4, 128, "dim", 1.0)
     layers = [encoder.embed, encoder.blocks[0].qkv, encoder.blocks[0].mlp[2]]
     for layer, inputs in zip(layers, (768, 256, 128), strict=True):
         assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / inputs), rel=0.02)
     assert encoder.embed.bias.abs().max() == 0
     assert encoder.place.std().item() == pytest.approx(1, rel=0.05)
+    torch.manual_seed(2)
+    other = PatchTransformer(64, 16, 256, 1, 4, 128, "dim", 0.02)
+    torch.testing.assert_close(other.place, 0.02 * encoder.place)  # the key changes nothing else
+    torch.testing.assert_close(other.embed.weight, encoder.embed.weight)

@@ -25,7 +25,7 @@ def test_the_loss_is_five_errors_minus_half_the_similarity_plus_the_tokens_likel
     loss = method.training_step(batch(image), 0).item()
     with torch.no_grad():
         tokens = method.encoder(image)
-        vector = method.bottleneck(tokens.reshape(3, 16 * 2, 8))[:, 0]
+        vector = tokens.flatten(1) @ method.bottleneck.weight.T
         picture = method.decoder(vector, (48, 48))
         nll = method.mixture(tokens).double().numpy()
     error = np.mean((picture.numpy().astype(float) - image.numpy()) ** 2)
@@ -36,9 +36,10 @@ def test_the_loss_is_five_errors_minus_half_the_similarity_plus_the_tokens_likel
 
 
 @torch.no_grad()
-def test_the_score_adds_all_terms_and_the_released_sign_rewards_a_bad_reconstruction():
+def test_the_released_score_adds_all_terms_and_its_sign_rewards_a_bad_reconstruction():
     image = images(2)
-    corrected, released = (made(f"model.ssim_sign={sign}").eval() for sign in ("corrected", "released"))
+    signs = (f"model.ssim_sign={sign}" for sign in ("corrected", "released"))
+    corrected, released = (made("model.image_score=terms", sign).eval() for sign in signs)
     error, similarity, nll = corrected.terms(image)
     largest = nll.max(dim=1).values
     torch.testing.assert_close(corrected(image).score, error + 1 - similarity + largest)
@@ -48,6 +49,24 @@ def test_the_score_adds_all_terms_and_the_released_sign_rewards_a_bad_reconstruc
     perfect = ssim(picture, picture, "unit").mean((1, 2, 3))
     # So only the released score of a perfect reconstruction is the higher one.
     assert (perfect > similarity).all()
+
+
+@torch.no_grad()
+def test_the_texts_score_is_the_training_loss_of_the_image_with_its_weights():
+    weights = ("model.mse_weight=7", "model.ssim_weight=0.25", "model.nll_weight=0.5")
+    method, image = made("model.image_score=loss", *weights).eval(), images(2)
+    score = method(image).score
+    for one, found in zip(image, score, strict=True):
+        picture = method.panels(one[None])["reconstruction"].double()
+        nll = method.mixture(method.encoder(one[None])).double().numpy()
+        error = np.mean((picture[0].numpy() - one.double().numpy()) ** 2)
+        unlike = 1 - ssim(one[None], picture, "unit").double().mean().item()
+        assert found.item() == pytest.approx(7 * error + 0.25 * unlike + 0.5 * nll.sum(), rel=1e-5)
+        loss = method.training_step(batch(one[None]), 0).item()
+        assert found.item() == pytest.approx(loss + 0.25, rel=1e-5)  # 1 - SSIM for -SSIM, which ranks alike
+    opposite = made("model.image_score=loss", "model.ssim_sign=released", *weights).eval()(image).score
+    similarity = method.terms(image).similarity
+    torch.testing.assert_close(opposite - score, 0.25 * (2 * similarity - 1), rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()
@@ -77,13 +96,17 @@ def test_the_noise_is_on_in_training_only_and_reaches_both_ways():
         assert torch.equal(quiet.terms(image).nll, quiet.terms(image).nll)
 
 
-def test_routing_to_one_capsule_is_the_linear_bottleneck():
-    capsule, linear = made().eval(), made("model.bottleneck=linear").eval()
+def test_routing_to_one_capsule_is_the_squashed_bottleneck_and_not_the_linear_one():
+    kinds = ("capsule", "squashed_linear", "linear")
+    capsule, squashed, linear = (made(f"model.bottleneck={kind}").eval() for kind in kinds)
     weights = capsule.state_dict()
     weights["bottleneck.weight"] = weights["bottleneck.weight"][0].permute(1, 0, 2).flatten(1)
+    squashed.load_state_dict(weights)
     linear.load_state_dict(weights)
     with torch.no_grad():
-        torch.testing.assert_close(linear(images(6)), capsule(images(6)))
+        torch.testing.assert_close(squashed(images(6)), capsule(images(6)))
+        pictures = [method.panels(images(6))["reconstruction"] for method in (squashed, linear)]
+    assert not torch.allclose(*pictures, atol=1e-2)
 
 
 def in_training(method: VtAdl) -> VtAdl:
@@ -164,21 +187,42 @@ def flat(recipe: str) -> dict[str, object]:
     return {leaf.path: leaf.value for leaf in checked(f"model={recipe}", "data=demo").leaves}
 
 
-@pytest.mark.parametrize("size", ["", "_small"])
-def test_the_released_recipe_differs_in_named_fields_alone(size):
+RELEASED = {
+    "model.bottleneck": "capsule",
+    "model.encoder.scale": "dim",
+    "model.image_score": "terms",
+    "model.mixture.clamp": "positive",
+    "model.mixture.gaussians": 10,
+    "model.mixture.likelihood": "expected",
+    "model.mixture.variance": "softplus_as_log",
+    "model.mixture_gradients": "accumulated",
+    "model.ssim_sign": "released",
+}
+# What is a size, and in the small recipes reduced to one and the same.
+SIZES = {
+    "model.encoder.patch_size": 64,
+    "model.decoder.layers": [
+        [16, 3, 2, 1], [32, 9, 3, 1], [32, 7, 5, 1], [16, 9, 2, 0], [8, 6, 1, 0], [3, 11, 1, 0]
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("size", "wanted"), [("", RELEASED | SIZES), ("_small", RELEASED)])
+def test_the_released_recipe_differs_in_named_fields_alone(size, wanted):
     ours, released = flat(f"vt_adl{size}"), flat(f"vt_adl_released{size}")
-    assert {key: value for key, value in released.items() if ours[key] != value} == {
-        "model.mixture.gaussians": 10,
-        "model.mixture.likelihood": "expected",
-        "model.mixture.variance": "softplus_as_log",
-        "model.mixture_gradients": "accumulated",
-        "model.ssim_sign": "released",
-    }
+    assert {key: value for key, value in released.items() if ours[key] != value} == wanted
     assert ours.keys() == released.keys()
 
 
-def test_the_papers_recipe_is_the_papers():
-    cfg = composed("model=vt_adl", "data=demo")
+@pytest.mark.parametrize(
+    ("recipe", "encoder", "bottleneck", "end", "gaussians"),
+    [
+        ("vt_adl", 14_312_960, 256 * 512 * 512, ((16, 3, 16),), 78_720_000),
+        ("vt_adl_released", 18_933_248, 2**24, ((16, 8, 6), (8, 3, 11)), 5_248_000),
+    ],
+)
+def test_the_full_recipes_have_the_texts_and_the_codes_sizes(recipe, encoder, bottleneck, end, gaussians):
+    cfg = composed(f"model={recipe}", "data=demo")
     sizes = {"image_size": 550, "center_crop": 512, "batch_size": 8}
     assert {key: cfg.data[key] for key in sizes} == sizes
     with torch.device("meta"):
@@ -186,10 +230,11 @@ def test_the_papers_recipe_is_the_papers():
     method.check_size(512, 512)
     parts = (part for part in method.named_children() if part[0] != "sums")
     counts = OrderedDict((name, sum(p.numel() for p in part.parameters())) for name, part in parts)
-    layers = ((8, 16, 3), (16, 32, 9), (32, 32, 7), (32, 16, 9), (16, 8, 6))
-    decoder = sum(a * b * k * k + b for a, b, k in layers)
-    decoder += 8 * 3 * 11 * 11 + 3 + 2 * (16 + 32 + 32 + 16 + 8)
-    assert counts == {"encoder": 18_933_248, "bottleneck": 2**24, "decoder": decoder, "mixture": 78_720_000}
+    layers = ((8, 16, 3), (16, 32, 9), (32, 32, 7), (32, 16, 9), *end)
+    decoder = sum(a * b * k * k + b for a, b, k in layers) + 2 * sum(b for _, b, _ in layers[:-1])
+    wanted = {"encoder": encoder, "bottleneck": bottleneck, "decoder": decoder, "mixture": gaussians}
+    assert counts == wanted
+    assert method.decoder.sides[-1] == 512
 
 
 @pytest.mark.parametrize("size", ["[96,48]", "24", "60"])
@@ -208,6 +253,7 @@ def test_any_multiple_of_the_patch_is_scored(size):
     [
         ("model.encoder.patch_size=7", "model.encoder.patch_size: 7 does not divide 48 x 48"),
         ("model.encoder.heads=3", "model.encoder.heads: 3 do not divide model.encoder.dim=16"),
+        ("model.encoder.position_std=-1", "model.encoder.position_std: -1.*give at least 0"),
         ("model.encoder.depth=0", "depth, heads and mlp_dim must be at least 1"),
         ("model.encoder.image_size=[48]", r"model.encoder.image_size: \[48\]; give one side or"),
         ("model.encoder.image_size=null", "model.encoder.image_size=\\${data.image_size}"),
