@@ -78,7 +78,7 @@ class PerlinTexture(Synthesizer):
         if num_procedural < 1:
             raise ConfigError(f"synthesis.num_procedural: {num_procedural}; give at least 1")
         if textures is None:
-            ways = "a FOLDER of photographs (the papers': images/ of DTD), or procedural, made by formula"
+            ways = "FOLDER of photographs (the papers': images/ of DTD), or textures=procedural: by formula"
             raise ConfigError(f"synthesis.textures: none given; give textures={ways}")
         self.folder = None if textures in MADE else TextureFolder(textures, textures_gb, resize)
         self.source = MADE[textures] if self.folder is None else f"folder {textures}, {self.folder.described}"

@@ -67,7 +67,7 @@ def test_a_texture_that_is_cut_off_ends_before_the_first_image(tmp_path):
 
 def test_what_is_not_given_is_one_line_with_the_way_out():
     with pytest.raises(
-        ConfigError, match=r"^synthesis\.textures: none given; give textures=a FOLDER .* procedural"
+        ConfigError, match=r"^synthesis\.textures: none given; give textures=FOLDER .* procedural"
     ):
         perlin_texture(textures=None)
     assert perlin_texture(textures="procedural").source == "procedural"
@@ -79,7 +79,7 @@ def test_a_full_recipe_says_no_textures_and_its_small_one_and_a_data_set_do(mode
     def source(*overrides: str) -> str:
         return built(composed("data=mvtec", "data.category=a", *overrides).synthesis).source
 
-    with pytest.raises(Exception, match="textures: none given; give textures=a FOLDER") as caught:
+    with pytest.raises(Exception, match="textures: none given; give textures=FOLDER") as caught:
         source(f"model={model}")
     assert isinstance(mendable(caught.value), ConfigError)
     folder = write_textures(tmp_path, (250, 0, 0))
