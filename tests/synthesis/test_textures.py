@@ -67,7 +67,7 @@ def test_a_texture_that_is_cut_off_ends_before_the_first_image(tmp_path):
 
 def test_what_is_not_given_is_one_line_with_the_way_out():
     with pytest.raises(
-        ConfigError, match=r"^synthesis\.textures: none given; give textures=FOLDER .* procedural"
+        ConfigError, match=r"^synthesis\.textures: none given; give textures=FOLDER .* or textures=procedural"
     ):
         perlin_texture(textures=None)
     assert perlin_texture(textures="procedural").source == "procedural"
