@@ -73,9 +73,9 @@ def test_a_fresh_estimator_scores_alike_with_the_weights_of_another() -> None:
         ("estimator.components", lambda: GaussianMixture(0, "full", 1e-3, 1, 1, 1e-3, 0)),
         ("estimator.restarts", lambda: GaussianMixture(1, "full", 1e-3, 0, 1, 1e-3, 0)),
         ("estimator.iterations", lambda: GaussianMixture(1, "full", 1e-3, 1, 0, 1e-3, 0)),
-        ("reduction.variance", lambda: Pca(0.0, 3)),
-        ("reduction.variance", lambda: Pca(1.5, 3)),
-        ("reduction.max_components", lambda: Pca(0.9, 0)),
+        ("reduction.variance", lambda: Pca("largest", 0.0, 3)),
+        ("reduction.variance", lambda: Pca("largest", 1.5, 3)),
+        ("reduction.max_components", lambda: Pca("smallest", 0.9, 0)),
     ],
 )
 def test_values_out_of_range_name_their_key(key: str, build: Callable[[], object]) -> None:

@@ -18,8 +18,8 @@ from anomaly_lab.config.building import instantiate
 from anomaly_lab.errors import ConfigError, RunError, mendable
 from anomaly_lab.layers.similarity import msgms_map, ssim_map
 from anomaly_lab.methods.draem import Draem
-from anomaly_lab.types import TrainBatch
 from tests.support.runs import composed, on_tree, ran
+from tests.support.train_batches import inverted
 from tests.support.training import told, weights
 from tests.support.trees import mvtec_tree
 
@@ -297,7 +297,7 @@ def test_a_row_of_table_3_has_its_networks_its_loss_and_a_map(networks, terms, p
     clean = images()
     mask = torch.zeros(2, 64, 64, dtype=torch.bool)
     mask[:, 10:30, 20:40] = True
-    batch = TrainBatch(torch.where(mask[:, None], 1 - clean, clean), clean, mask)
+    batch = inverted(clean, mask)
     method.training_step(batch, 0).backward()
     assert logged.keys() == {"loss", *(f"loss/{term}" for term in terms)}
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())

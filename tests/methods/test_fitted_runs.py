@@ -38,7 +38,7 @@ def test_a_sweep_over_k_fits_once_and_decodes_once(tree, tmp_path, monkeypatch):
         _, path = ran(tmp_path, "model=deep_knn_small", *on_tree(tree), *SMALL, k)
         scores.append([float(row["score"]) for row in predictions(path)])
         assert (path / "training.csv").exists() is (count == 1)
-    assert len(decoded) == 3  # train, normal and test, for all three cells
+    assert len(decoded) == 4  # train, normal, test and anomalies, for all three cells
     assert scores[0] != scores[1] != scores[2]
 
 

@@ -32,7 +32,10 @@ def test_the_manifest_tells_where_the_numbers_come_from(tree, tmp_path):
         "train": 6,
         "normal": 0,
         "test": 6,
+        "anomalies": 0,
         "anomalous": 3,
+        "masks_cut": 0,
+        "masks_with_lost_regions": 0,
         "unmasked": 0,
         "left_out": 0,
     }

@@ -50,7 +50,8 @@ def test_the_log_says_whether_a_run_trains_and_how_often_the_gate_opened(tmp_pat
     assert "trains nothing: takes the weights of" in caplog.text
     with (path / "predictions.csv").open() as file:
         images = len(list(csv.DictReader(file)))
-    assert f"progressive reconstruction: {2 * images} further passes, gate open" in caplog.text
+    said = f"progressive reconstruction: {images} of {images} test images (100%) got {2 * images} further"
+    assert said in caplog.text
 
 
 def finished(path: Path, **manifest: str) -> RunDirectory:
