@@ -19,7 +19,10 @@ TABLES = {
     "cells": [rf"one value{NUMBER} s, 2 values{NUMBER} s:{NUMBER} times; a further cell{NUMBER} s .*"],
     "cost": [
         r"# Sizes and times",
-        *(rf"\| `{name}`.* \| 64 x 64 \|({NUMBER}( \({NUMBER}\))? \|){{7}}  \|{NUMBER} \|" for name in COSTS),
+        *(
+            rf"\| `{name}`.* \| 64 x 64 \|({NUMBER}( \({NUMBER}\))? \|){{7}}  \|{NUMBER}( \(of \d+\))? \|"
+            for name in COSTS
+        ),
     ],
     "help": [rf"--help: median{NUMBER} s of{NUMBER}"],
     "loader": [

@@ -132,7 +132,7 @@ class Autoencoder(AnomalyMethod):
         return {"reconstruction": self.network(image)}
 
     def configure_optimizers(self) -> Any:
-        """Adam at a constant rate, as in Bergmann et al. (docs/methods/ae_mse.md, note 3)."""
+        """Adam at a constant rate, as in Bergmann et al. (docs/methods/autoencoder.md, note 3)."""
         return torch.optim.Adam(self.parameters(), self.learning_rate, weight_decay=self.weight_decay)
 
 

@@ -50,8 +50,8 @@ class Variation(SinglePassMethod):
         """Return the (B, C, H, W) float32 values that are compared."""
         if self.colours == "rgb":
             return image.float()
-        weights = image.new_tensor(LUMA, dtype=torch.float32)[:, None, None]
-        return (image.float() * weights).sum(dim=1, keepdim=True)
+        values = image.float()
+        return LUMA[0] * values[:, :1] + LUMA[1] * values[:, 1:2] + LUMA[2] * values[:, 2:]
 
     def finish(self) -> None:
         """Fit mean and standard deviation; one image alone has deviation 0, raised to the floor."""

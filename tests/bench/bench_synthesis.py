@@ -82,7 +82,9 @@ def compare(size: Size, folder: str) -> None:
 
 def our_turn(images: np.ndarray, folder: str) -> Turn:
     """Return what makes one image of ours, and says whether it has a defect."""
-    ours = instantiate(OmegaConf.load(CONF), probability=1.0, textures=folder, _convert_="all")
+    ours = instantiate(
+        OmegaConf.load(CONF), probability=1.0, textures=folder, resize="opencv", _convert_="all"
+    )
     ours.setup(images)
     rng = np.random.default_rng(0)
 

@@ -73,7 +73,7 @@ def settings(**changes) -> TrainerSettings:
 def test_a_training_without_pseudo_anomalies_is_said(source, ratio, said, caplog):
     synthesis = SimpleNamespace(source=source, ratio=ratio)
     given = {"sampling": "shuffle", "augment": None, "normals": [], "roles": {"anomalies": []}}
-    data = SimpleNamespace(batches_per_epoch=3, synthesis=synthesis, **given)
+    data = SimpleNamespace(batches_per_epoch=3, batch_size=2, synthesis=synthesis, **given)
     method = built(*TINY)
     method.tell(planned(settings(max_epochs=9, max_steps=-1), data))
     assert method.plan.epochs == 9
